@@ -1,0 +1,164 @@
+//! What servers and the ECS say to each other: JSON, one object a line, so that a person can listen in.
+//!
+//! A connection to the ECS's port begins with one [`FromServer::Register`], [`FromServer::Heartbeat`] or [`Question`] line
+//! and stays what that line made it. Heartbeats are one-way and have a connection of their own.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BootId, ClusterId, Epoch, NodeId, Seq, Slot, StoreUuid};
+use crate::view::{ClusterRecord, Meta, NodeInfo};
+
+/// Server to ECS.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromServer {
+    /// The first line of a control connection.
+    Register {
+        /// Who calls; `state` is ignored.
+        info: NodeInfo,
+        /// The cluster the data directory belongs to, if any yet.
+        cluster: Option<ClusterId>,
+    },
+    /// Changes asked for: each is a compare-and-set. Repeated until a newer view arrives.
+    Ask(Vec<Ask>),
+    /// How the server's slots stand: sent on change and once a second.
+    Report(Report),
+    /// The first and every line of a heartbeat connection.
+    Heartbeat(Heartbeat),
+    /// The server is about to stop in order: judge it dead at once instead of waiting.
+    Goodbye,
+}
+
+/// A change asked for by the slot's coordinator.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ask {
+    /// Slot.
+    pub slot: Slot,
+    /// The asker's epoch: the change is refused if the slot has moved on.
+    pub epoch: Epoch,
+    /// What.
+    pub change: Change,
+}
+
+/// See [`Ask`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// Take `node` out of the ISR; bumps the epoch even if it is not in it, which kills an expand in flight (C2).
+    Shrink {
+        /// The silent member or pending learner.
+        node: NodeId,
+    },
+    /// Put a caught-up learner in (C3). Refused unless store and boot are the node's current ones.
+    Expand {
+        /// The learner,
+        node: NodeId,
+        /// its store
+        store: StoreUuid,
+        /// and boot.
+        boot: BootId,
+    },
+    /// The asker has stopped, drained and released its lease; `to` coordinates next (L5). If `to` cannot, the ECS
+    /// still makes a new view, with the asker as coordinator: so an answer always settles the request.
+    HandOver {
+        /// The successor.
+        to: NodeId,
+    },
+    /// The asker's disk is full, stalled or lying: let another coordinate and take the asker out, if there is another.
+    StepDown,
+}
+
+/// Liveness, one-way.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Who.
+    pub node: NodeId,
+    /// Its store.
+    pub store: StoreUuid,
+    /// Its start.
+    pub boot: BootId,
+    /// The [`Meta::version`] it has: the ECS sends what is missing.
+    pub meta: u64,
+    /// The highest epoch it has seen: an ECS with an older one knows that its own state is old, and stops.
+    pub highest_epoch: Epoch,
+    /// An fsync has been pending for 2 s.
+    pub disk_stalled: bool,
+}
+
+/// How a server's slots stand.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// Slots it coordinates.
+    pub slots: Vec<SlotReport>,
+    /// Slots of which it holds a copy without having a part in their view: waiting for [`FromEcs::Drop`].
+    pub strays: Vec<(Slot, Epoch)>,
+}
+
+/// One coordinated slot.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SlotReport {
+    /// Slot.
+    pub slot: Slot,
+    /// The epoch the coordinator is at.
+    pub epoch: Epoch,
+    /// Whether it serves (or is still recovering, or handing over).
+    pub active: bool,
+    /// Records in the slot.
+    pub records: u64,
+    /// Bytes of keys and values in the slot.
+    pub bytes: u64,
+    /// What is committed.
+    pub commit: Seq,
+}
+
+/// ECS to server.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromEcs {
+    /// The answer to a registration, with all metadata.
+    Welcome {
+        /// What is fixed for the cluster.
+        cluster: ClusterRecord,
+        /// Everything known.
+        meta: Meta,
+    },
+    /// The registration is refused; `fatal` means that trying again is pointless.
+    Refused {
+        /// What, why, and what to try.
+        reason: String,
+        /// Whether to stop.
+        fatal: bool,
+    },
+    /// Changed metadata.
+    Update(Meta),
+    /// Hand these slots over (L5).
+    HandOver {
+        /// Slot, epoch, successor.
+        slots: Vec<(Slot, Epoch, NodeId)>,
+    },
+    /// The copies of these slots are no longer needed: the views at these epochs are active without them.
+    Drop {
+        /// Slot and the epoch of the view that is active.
+        slots: Vec<(Slot, Epoch)>,
+    },
+    /// Another process runs with the same identity and a higher boot: stop.
+    Fenced {
+        /// Who and where.
+        reason: String,
+    },
+}
+
+/// Anyone to the ECS: one line, one JSON answer, then the connection may ask again.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Question {
+    /// The whole state, for people and scripts.
+    Status,
+    /// A client could not reach the server at this client address: a hint, which only leads to a probe.
+    Accuse {
+        /// `host:port` as in a keyrange.
+        addr: String,
+        /// What happened: `timeout`, `refused`, ...
+        why: String,
+    },
+}

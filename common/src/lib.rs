@@ -1,0 +1,26 @@
+//! What every program of Annulus shares.
+//!
+//! Plain data (ids, views, entries, messages), the pure ring, and the codecs. Nothing in here opens a socket, starts a
+//! task or reads a clock, with one named exception: [`clock`], which the shells call and the cores never do.
+
+pub mod blob;
+pub mod clock;
+pub mod control;
+pub mod entry;
+pub mod frame;
+pub mod ids;
+pub mod lineage;
+pub mod peer;
+pub mod position;
+pub mod retry;
+pub mod sealed;
+pub mod switches;
+pub mod time;
+pub mod view;
+
+pub use entry::{Entry, LogId, Op, Outcome, RequestId};
+pub use ids::{BootId, ClientId, ClusterId, Epoch, NodeId, Seq, Slot, StoreUuid};
+pub use lineage::Lineage;
+pub use switches::{Rule, Switches};
+pub use time::{Time, Timing};
+pub use view::{ClusterRecord, Meta, NodeInfo, NodeState, View};

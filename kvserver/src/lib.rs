@@ -1,0 +1,7 @@
+//! A server of Annulus.
+//!
+//! Pure cores: [`replica`] (one slot's replication protocol) and [`storage`] down to its file shell. Everything else in
+//! this crate moves bytes and time between them and the world.
+
+pub mod replica;
+pub mod storage;

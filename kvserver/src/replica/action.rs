@@ -1,0 +1,151 @@
+//! The border of a replica: everything that can happen to it, and everything it can want done.
+
+use bytes::Bytes;
+use common::control::Ask;
+use common::peer::PeerMsg;
+use common::{Epoch, NodeId, Outcome, RequestId, View};
+
+use crate::storage::Record;
+
+/// What happens to a replica.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The ECS made a view. Older ones than the view in force are ignored.
+    View(View),
+    /// A peer said something.
+    Peer {
+        /// Who: authenticated by the connection.
+        from: NodeId,
+        /// What.
+        msg: PeerMsg,
+    },
+    /// All of the slot's records up to this mark are on disk (fsynced). Cumulative.
+    Durable {
+        /// The mark.
+        mark: u64,
+    },
+    /// A client wants to write; it is answered with [`Action::Reply`].
+    Write {
+        /// What.
+        write: Write,
+        /// Whom to answer.
+        token: Token,
+    },
+    /// The ECS wants `to` to coordinate from now on (L5). Ignored unless active at this epoch.
+    HandOver {
+        /// The epoch meant.
+        epoch: Epoch,
+        /// The successor.
+        to: NodeId,
+    },
+    /// The ECS says that this server's copy is no longer needed as of `epoch`. Ignored if the view has moved on.
+    Drop {
+        /// The epoch meant.
+        epoch: Epoch,
+    },
+    /// A connection to this peer was just (re)made: what was sent before may be lost.
+    LinkUp {
+        /// Which peer.
+        peer: NodeId,
+    },
+    /// The disk takes no more writes (full, read-only), or does again.
+    Disk {
+        /// Whether writes can be taken.
+        writable: bool,
+    },
+    /// [`crate::replica::Replica::deadline`] has passed. Extra ticks do no harm.
+    Tick,
+}
+
+/// What a replica wants done. Performed in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Append to the journal; once it is fsynced, report its mark with [`Event::Durable`].
+    Journal(Record),
+    /// Send to a peer. May get lost: the protocol sends again.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// What.
+        msg: PeerMsg,
+    },
+    /// Answer a client. Each token is answered at most once.
+    Reply {
+        /// Whom.
+        token: Token,
+        /// What.
+        reply: Reply,
+    },
+    /// Ask the ECS for a change. May get lost: it is asked again.
+    Ask(Ask),
+    /// Something that must never happen was seen; the slot has stopped. Tell the operator, loudly.
+    Alarm(String),
+}
+
+/// Names a waiting client request; opaque to the replica.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Token {
+    /// The connection.
+    pub conn: u32,
+    /// The request's number on that connection.
+    pub index: u64,
+}
+
+/// A client's write.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Write {
+    /// The key.
+    pub key: Bytes,
+    /// What to do with it.
+    pub op: WriteOp,
+    /// Makes it exactly-once.
+    pub request: Option<RequestId>,
+    /// Whether the client says that it may have sent this before.
+    pub retry: bool,
+}
+
+/// See [`Write`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum WriteOp {
+    /// Set the value.
+    Put(Bytes),
+    /// Remove the key.
+    Delete,
+}
+
+/// An answer to a client.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reply {
+    /// The write is committed: on every in-sync disk.
+    Written(Outcome),
+    /// The value of the key a read asked for, if it has one.
+    Value(Option<Bytes>),
+    /// Nothing was executed.
+    Refused(Refusal),
+    /// The write may or may not have been executed; the text says why that is not known.
+    Unknown(&'static str),
+}
+
+/// Why nothing was executed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// Another server is the one to ask: see keyrange.
+    NotResponsible,
+    /// The slot is being handed over: try again in a moment.
+    WriteLocked,
+    /// The slot is not served at the moment; the text says what it waits for.
+    Unavailable(&'static str),
+}
+
+/// The immediate answer to a read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Read<'a> {
+    /// The value.
+    Value(&'a [u8]),
+    /// The key has no value.
+    Missing,
+    /// Not to be answered here or now.
+    Refused(Refusal),
+    /// The answer comes as an [`Action::Reply`] for the token.
+    Later,
+}

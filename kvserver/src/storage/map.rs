@@ -1,0 +1,142 @@
+//! The committed records of one slot, and their hash tree.
+//!
+//! The tree has one level: [`LEAVES`] leaves, by key hash, below a root. Digests are computed when asked for (a catch-up,
+//! an anti-entropy round), so that writes pay nothing for them; a slot is small enough to be hashed in milliseconds.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use common::Op;
+use common::blob::Blob;
+use common::peer::Leaf;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+/// Leaves per slot.
+pub const LEAVES: u16 = 1024;
+
+/// Committed records, ordered by key.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SlotMap {
+    records: BTreeMap<Box<[u8]>, Box<[u8]>>,
+    bytes: u64,
+}
+
+impl SlotMap {
+    /// The value of `key`.
+    #[must_use]
+    pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
+        self.records.get(key).map(|value| &**value)
+    }
+
+    /// Sets a value.
+    pub fn put(&mut self, key: &[u8], value: &[u8]) {
+        self.bytes += value.len() as u64;
+        if let Some(old) = self.records.get_mut(key) {
+            self.bytes -= old.len() as u64;
+            *old = value.into();
+        } else {
+            self.bytes += key.len() as u64;
+            self.records.insert(key.into(), value.into());
+        }
+    }
+
+    /// Removes a key.
+    pub fn delete(&mut self, key: &[u8]) {
+        if let Some(old) = self.records.remove(key) {
+            self.bytes -= (key.len() + old.len()) as u64;
+        }
+    }
+
+    /// Applies a committed operation.
+    pub fn apply(&mut self, op: &Op) {
+        match op {
+            Op::Put { key, value } => self.put(key, value),
+            Op::Delete { key } => self.delete(key),
+            Op::Noop => {}
+        }
+    }
+
+    /// How many records there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Bytes of keys and values.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// All records in key order.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.records.iter().map(|(key, value)| (&**key, &**value))
+    }
+
+    /// The leaf a key belongs to.
+    #[must_use]
+    pub fn leaf_of(key: &[u8]) -> u16 {
+        u16::try_from(xxh3_64(key) % u64::from(LEAVES)).unwrap_or(0)
+    }
+
+    /// One digest per leaf: the wrapping sum of its records' hashes, 0 for an empty leaf.
+    #[must_use]
+    pub fn digests(&self) -> Vec<u64> {
+        let mut digests = vec![0u64; usize::from(LEAVES)];
+        for (key, value) in self.iter() {
+            let digest = &mut digests[usize::from(Self::leaf_of(key))];
+            *digest = digest.wrapping_add(xxh3_64_with_seed(value, xxh3_64(key)));
+        }
+        digests
+    }
+
+    /// One digest for everything.
+    #[must_use]
+    pub fn root(&self) -> u64 {
+        Self::root_of(&self.digests())
+    }
+
+    /// The root above these leaves.
+    #[must_use]
+    pub fn root_of(digests: &[u64]) -> u64 {
+        let mut bytes = Vec::with_capacity(digests.len() * 8);
+        for digest in digests {
+            bytes.extend_from_slice(&digest.to_le_bytes());
+        }
+        xxh3_64(&bytes)
+    }
+
+    /// The records of the given leaves (`wanted[leaf]`), grouped by leaf.
+    #[must_use]
+    pub fn leaves(&self, wanted: &[bool]) -> BTreeMap<u16, Vec<(Blob, Blob)>> {
+        let mut leaves: BTreeMap<u16, Vec<(Blob, Blob)>> = BTreeMap::new();
+        for (leaf, _) in wanted.iter().enumerate().filter(|(_, wanted)| **wanted) {
+            leaves.insert(u16::try_from(leaf).unwrap_or(u16::MAX), Vec::new());
+        }
+        for (key, value) in self.iter() {
+            if let Some(records) = leaves.get_mut(&Self::leaf_of(key)) {
+                records.push((Blob(Bytes::copy_from_slice(key)), Blob(Bytes::copy_from_slice(value))));
+            }
+        }
+        leaves
+    }
+
+    /// Replaces leaves by content.
+    pub fn fill(&mut self, leaves: &[Leaf]) {
+        if leaves.iter().any(|leaf| leaf.clear) {
+            let cleared: std::collections::BTreeSet<u16> =
+                leaves.iter().filter(|leaf| leaf.clear).map(|leaf| leaf.leaf).collect();
+            self.records.retain(|key, _| !cleared.contains(&Self::leaf_of(key)));
+            self.bytes = self.records.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum();
+        }
+        for (key, value) in leaves.iter().flat_map(|leaf| &leaf.records) {
+            self.put(&key.0, &value.0);
+        }
+    }
+}
