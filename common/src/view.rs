@@ -15,6 +15,9 @@ pub struct View {
     pub slot: Slot,
     /// The view's number; unique in the cluster.
     pub epoch: Epoch,
+    /// The epoch of the slot's view before this one; the first view has 0. A coordinator that adopts the view directly
+    /// after its own may stay active (L4); one that missed a view in between may not.
+    pub previous: Epoch,
     /// Who orders the slot's writes; always in `isr`.
     pub coordinator: NodeId,
     /// The coordinator's process the view was made for. A later one never resumes this epoch (C6).
