@@ -48,7 +48,7 @@ async fn listen_to(node: &Node, from: NodeId, mut stream: TcpStream, mut input: 
             }
         }
         node.flush();
-        node.journal_room().await;
+        node.store().room().await;
         input.reserve(ROOM);
         if stream.read_buf(&mut input).await? == 0 {
             return Ok(());

@@ -133,7 +133,7 @@ impl Links {
 
     /// Decides about an incoming connection. If it is wanted, it replaces the caller's last one for the same purpose (and
     /// all of an earlier start's); the token ends it.
-    fn admit(
+    pub(crate) fn admit(
         &self,
         me: &Identity,
         purpose: Purpose,

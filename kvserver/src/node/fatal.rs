@@ -69,6 +69,11 @@ impl Node {
         }
     }
 
+    /// Why the node cannot go on, if so.
+    pub(super) fn failure_reason(&self) -> Option<String> {
+        self.failure.fatal.borrow().as_ref().map(|fatal| fatal.reason.clone())
+    }
+
     pub(super) fn alarms(&self) -> Vec<String> {
         self.failure.alarms.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -44,6 +44,7 @@ impl Node {
             timing: timing.clone(),
             started: self.started,
             confirm_reads: self.options.confirm_reads,
+            standalone: self.standalone(),
             switches: Switches::default(),
         };
         let replica = |(slot, image)| Replica::new(Slot(slot), setup.clone(), image);

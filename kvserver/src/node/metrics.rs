@@ -7,13 +7,13 @@ macro_rules! counters {
     ($($(#[doc = $help:literal])+ $name:ident => $metric:literal),+ $(,)?) => {
         /// Everything that is counted. Relaxed: the numbers are for people, nothing is decided by them.
         #[derive(Debug, Default)]
-        pub struct Metrics {
-            $($(#[doc = $help])+ pub $name: AtomicU64,)+
+        pub(crate) struct Metrics {
+            $($(#[doc = $help])+ pub(crate) $name: AtomicU64,)+
         }
 
         impl Metrics {
             /// The Prometheus text of all counters.
-            pub fn render(&self, out: &mut String) {
+            pub(crate) fn render(&self, out: &mut String) {
                 $(counter(out, $metric, concat!($($help),+), self.$name.load(Relaxed));)+
             }
         }
@@ -44,17 +44,17 @@ counters! {
 }
 
 /// Counts one.
-pub fn bump(counter: &AtomicU64) {
+pub(crate) fn bump(counter: &AtomicU64) {
     counter.fetch_add(1, Relaxed);
 }
 
 /// One counter in Prometheus text.
-pub fn counter(out: &mut String, name: &str, help: &str, value: u64) {
+pub(crate) fn counter(out: &mut String, name: &str, help: &str, value: u64) {
     sample(out, name, help, "counter", value);
 }
 
 /// One gauge in Prometheus text.
-pub fn gauge(out: &mut String, name: &str, help: &str, value: u64) {
+pub(crate) fn gauge(out: &mut String, name: &str, help: &str, value: u64) {
     sample(out, name, help, "gauge", value);
 }
 

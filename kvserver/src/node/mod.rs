@@ -90,11 +90,12 @@ impl Node {
     pub fn read<R>(&self, now: Time, key: &[u8], token: Token, f: impl FnOnce(Read<'_>) -> R) -> R {
         bump(&self.metrics.gets);
         let Some(serving) = self.serving.get() else { return f(Read::Refused(Refusal::Unavailable(UNREGISTERED))) };
-        serving.slots.with(self, serving.slots.of(key), |replica, out| f(replica.read(now, key, token, out)))
+        let result = serving.slots.with(self, serving.slots.of(key), |replica, out| f(replica.read(now, key, token, out)));
+        self.nudge();
+        result
     }
 
-    /// Starts a write; it is answered through [`Replies`], perhaps before this returns. After a batch, call
-    /// [`Node::flush`].
+    /// Starts a write; it is answered through [`Replies`], perhaps before this returns.
     pub fn write(&self, now: Time, write: Write, token: Token) {
         bump(&self.metrics.puts);
         let Some(serving) = self.serving.get() else {
@@ -103,6 +104,7 @@ impl Node {
         };
         let slot = serving.slots.of(&write.key);
         serving.slots.with(self, slot, |replica, out| replica.handle(now, Event::Write { write, token }, out));
+        self.nudge();
     }
 
     /// Delivers an event to a slot; false if there is no such slot.
@@ -110,8 +112,19 @@ impl Node {
         self.with_slot(slot, |replica, out| replica.handle(now, event, out)).is_some()
     }
 
-    /// Sends what the calls before have put into the buffers. Without it, it waits for the next one who calls.
-    pub fn flush(&self) {
+    /// Lets the connections' own tasks send what waits in their buffers: nothing is sent here and now, so many calls in a
+    /// row cost one system call.
+    fn nudge(&self) {
+        self.links.each(|peer| {
+            if peer.data.take_dirty() {
+                peer.data.wake();
+            }
+        });
+        self.store.kick();
+    }
+
+    /// Sends what waits in the buffers, here and now.
+    pub(crate) fn flush(&self) {
         self.links.each(|peer| {
             if peer.data.take_dirty() {
                 peer.data.flush();
