@@ -66,7 +66,7 @@ impl<'de> Deserialize<'de> for Record {
     }
 }
 
-#[derive(PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(field_identifier, rename_all = "snake_case")]
 enum Field {
     Slot,
