@@ -6,6 +6,7 @@
 
 pub mod cluster;
 pub mod core;
+pub mod planner;
 
 pub use cluster::{Cluster, Command};
 pub use core::{Action, Config, Conn, Ecs, Event, Probed};
