@@ -6,6 +6,7 @@
 
 pub mod cluster;
 pub mod core;
+pub mod detector;
 pub mod planner;
 
 pub use cluster::{Cluster, Command};
