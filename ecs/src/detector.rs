@@ -87,6 +87,8 @@ pub struct Detector {
     config: Config,
     watches: BTreeMap<NodeId, Watch>,
     timeline: VecDeque<Incident>,
+    /// How many of the newest incidents have not been taken by [`Detector::news`].
+    unread: usize,
     /// Until when silence is no evidence.
     grace: Time,
 }
@@ -100,7 +102,7 @@ impl Detector {
             (node, Watch::new(boot, stage, now))
         };
         let watches = known.into_iter().map(watch).collect();
-        Detector { grace: now + config.grace, config, watches, timeline: VecDeque::new() }
+        Detector { grace: now + config.grace, config, watches, timeline: VecDeque::new(), unread: 0 }
     }
 
     /// A control connection was accepted.
@@ -131,7 +133,8 @@ impl Detector {
             watch.present = now;
         }
         if stalled != beat.disk_stalled {
-            let what = if beat.disk_stalled { "says that its disk is stalled" } else { "says that its disk works again" };
+            let what =
+                if beat.disk_stalled { "says that its disk is stalled" } else { "says that its disk works again" };
             self.note(now, beat.node, what.to_string());
         }
         self.heard(beat.node, now);
@@ -306,6 +309,12 @@ impl Detector {
         self.watches.get(&node).and_then(|watch| watch.conn)
     }
 
+    /// Whether it has a control connection and is not judged.
+    #[must_use]
+    pub fn connected(&self, node: NodeId) -> bool {
+        self.watches.get(&node).is_some_and(|watch| watch.conn.is_some() && !watch.is_down())
+    }
+
     /// Connected and not suspected: it can be told things, and will do them.
     #[must_use]
     pub fn healthy(&self, node: NodeId) -> bool {
@@ -384,6 +393,13 @@ impl Detector {
             self.timeline.pop_front();
         }
         self.timeline.push_back(Incident { at, node, what });
+        self.unread = (self.unread + 1).min(TIMELINE);
+    }
+
+    /// What has happened since this was last asked, for the log.
+    pub fn news(&mut self) -> impl Iterator<Item = &Incident> {
+        let read = self.timeline.len() - std::mem::take(&mut self.unread).min(self.timeline.len());
+        self.timeline.iter().skip(read)
     }
 
     fn anybody(&self) -> bool {
