@@ -15,6 +15,7 @@ pub mod position;
 pub mod retry;
 pub mod sealed;
 pub mod switches;
+pub mod text;
 pub mod time;
 pub mod view;
 
