@@ -16,6 +16,7 @@ pub mod logging;
 pub mod peer;
 pub mod position;
 pub mod retry;
+pub mod ring;
 pub mod sealed;
 pub mod switches;
 pub mod text;
