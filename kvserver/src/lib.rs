@@ -4,4 +4,5 @@
 //! this crate moves bytes and time between them and the world.
 
 pub mod replica;
+pub mod replies;
 pub mod storage;
