@@ -4,6 +4,7 @@
 //! this crate moves bytes and time between them and the world.
 
 pub mod client_port;
+pub mod config;
 mod links;
 pub mod node;
 mod pulse;
