@@ -120,7 +120,6 @@ impl Node {
                 peer.data.wake();
             }
         });
-        self.store.kick();
     }
 
     /// Sends what waits in the buffers, here and now.
@@ -130,7 +129,6 @@ impl Node {
                 peer.data.flush();
             }
         });
-        self.store.kick();
     }
 
     /// Whether this server has been told its cluster's views: before, every request is answered SERVER_STOPPED.
