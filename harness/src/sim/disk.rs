@@ -3,6 +3,9 @@
 //! A killed process leaves what it has written; a power cut leaves what was fsynced and, of the rest, any prefix, torn at
 //! any byte. The bytes are the real ones: written by the real codec, read back by the real recovery.
 
+use common::sealed;
+use kvserver::storage::{Record, SlotImage};
+
 /// A file that is only ever appended to, and cut back by recovery.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Journal {
@@ -66,4 +69,30 @@ impl Mood {
             Mood::Stuck | Mood::Full => None,
         }
     }
+}
+
+/// Appends a record as the journal writer does.
+pub(super) fn encode(out: &mut Vec<u8>, record: &Record) {
+    sealed::seal(out, |out| {
+        if let Ok(json) = serde_json::to_vec(record) {
+            out.extend_from_slice(&json);
+        }
+    });
+}
+
+/// What a restarted process finds: every slot's image, and how many bytes of the journal are whole.
+///
+/// # Errors
+/// The journal is damaged in a way that no torn write explains.
+pub(super) fn recover(bytes: &[u8], slots: u16) -> Result<(Vec<SlotImage>, usize), String> {
+    let mut images: Vec<SlotImage> = (0..slots).map(|_| SlotImage::empty()).collect();
+    let mut len = 0;
+    for line in bytes.split_inclusive(|b| *b == b'\n') {
+        let Some(payload) = sealed::open(line).filter(|_| line.ends_with(b"\n")) else { break };
+        let record: Record = serde_json::from_slice(payload).map_err(|e| format!("at byte {len}: {e}"))?;
+        let image = images.get_mut(usize::from(record.slot.0)).ok_or("a record of an unknown slot")?;
+        image.replay(record.mark, record.change).map_err(|e| format!("at byte {len}: {e}"))?;
+        len += line.len();
+    }
+    Ok((images, len))
 }

@@ -24,7 +24,7 @@ pub(super) enum Event {
     /// An fsync that covers this many bytes of the journal has returned.
     Synced { server: usize, inc: u32, upto: usize },
     /// A server notices that its control connection is gone, or tries to make one.
-    Control { server: usize, inc: u32, conn: u32 },
+    Control { server: usize, inc: u32, conn: u64 },
     /// A link to `peer` was just made.
     LinkUp { server: usize, peer: usize },
     /// The ECS's timer.
@@ -32,7 +32,7 @@ pub(super) enum Event {
     /// The ECS's fsync has returned.
     EcsSynced { inc: u32, upto: usize },
     /// The ECS notices that a server's control connection is gone.
-    EcsClosed { inc: u32, conn: u32 },
+    EcsClosed { inc: u32, conn: u64 },
     /// A probe by the ECS has come to an end.
     EcsProbed { inc: u32, probe: u32 },
     /// The ECS's process starts.

@@ -39,9 +39,9 @@ pub(super) enum Wire {
     /// One-way.
     Heartbeat(Heartbeat),
     /// On control connection `conn`.
-    ToEcs { conn: u32, msg: FromServer },
+    ToEcs { conn: u64, msg: FromServer },
     /// On control connection `conn`.
-    FromEcs { conn: u32, msg: FromEcs },
+    FromEcs { conn: u64, msg: FromEcs },
     /// A client's request.
     Request(Request),
     /// Its answer.
