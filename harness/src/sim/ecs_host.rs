@@ -17,10 +17,11 @@ use super::world::World;
 #[derive(Debug)]
 pub(super) struct EcsHost {
     pub(super) clock: Clock,
-    record: ClusterRecord,
     /// The log. What is behind `synced` may be lost with the power.
     log: Vec<Command>,
     synced: usize,
+    /// The state that the synced part amounts to.
+    durable: Cluster,
     pub(super) inc: u32,
     pub(super) process: Option<EcsProcess>,
     pub(super) paused: bool,
@@ -55,9 +56,9 @@ impl EcsHost {
     pub(super) fn new(record: ClusterRecord, rng: &mut fastrand::Rng) -> EcsHost {
         EcsHost {
             clock: Clock::random(rng),
-            record,
             log: Vec::new(),
             synced: 0,
+            durable: Cluster::new(record),
             inc: 0,
             process: None,
             paused: false,
@@ -75,16 +76,16 @@ impl EcsHost {
     }
 
     /// The views that are durable and may have been told: what invariants are about.
-    pub(super) fn views(&self) -> Vec<View> {
-        self.replayed(self.synced).views().to_vec()
+    pub(super) fn views(&self) -> &[View] {
+        self.durable.views()
     }
 
-    fn replayed(&self, len: usize) -> Cluster {
-        let mut cluster = Cluster::new(self.record.clone());
-        for command in &self.log[..len] {
-            cluster.apply(command);
+    /// The log up to here is on disk.
+    fn sync(&mut self, upto: usize) {
+        for command in self.log.get(self.synced..upto).unwrap_or_default() {
+            self.durable.apply(command);
         }
-        cluster
+        self.synced = self.synced.max(upto);
     }
 
     pub(super) fn awake(&self) -> bool {
@@ -103,11 +104,12 @@ impl World {
         host.paused = false;
         host.deferred.clear();
         // What was read back from the disk was also synced by recovery.
-        host.synced = host.log.len();
-        let cluster = host.replayed(host.log.len());
+        host.sync(host.log.len());
+        let cluster = host.durable.clone();
         let core = Ecs::new(Config::default(), cluster, host.clock.local(now));
         host.process = Some(EcsProcess { core, backlog: VecDeque::new(), syncing: false, tick: None, hot: 0 });
         self.stats.bump("ECS starts");
+        self.decided();
         self.trace.line(now, || "ecs starts".to_string());
         self.ecs_wake();
     }
@@ -147,7 +149,6 @@ impl World {
             match action {
                 Action::Persist(command) => {
                     process.syncing = true;
-                    self.stats.decided(&command);
                     self.trace.line(self.now, || format!("ecs persists {command:?}"));
                     self.ecs.log.push(command);
                     let upto = self.ecs.log.len();
@@ -163,12 +164,22 @@ impl World {
     }
 
     pub(super) fn ecs_synced(&mut self, upto: usize) {
-        self.ecs.synced = self.ecs.synced.max(upto.min(self.ecs.log.len()));
+        self.ecs.sync(upto);
         if let Some(process) = self.ecs.process.as_mut() {
             process.syncing = false;
         }
-        self.checks.decided(&self.ecs.views());
+        self.decided();
         self.ecs_perform();
+    }
+
+    /// Tells the checks and the counters of new views.
+    fn decided(&mut self) {
+        for view in self.ecs.durable.views() {
+            if let Some(old) = self.checks.view(view.slot).filter(|old| old.epoch != view.epoch) {
+                self.stats.changed(old, view);
+            }
+        }
+        self.checks.decided(self.ecs.durable.views());
     }
 
     fn ecs_wake(&mut self) {
@@ -235,7 +246,9 @@ impl World {
     }
 
     fn ecs_send(&mut self, conn: u64, msg: FromEcs) {
-        let Some(server) = self.ecs.conns.get(&conn).filter(|link| !link.broken).map(|link| link.server) else { return };
+        let Some(server) = self.ecs.conns.get(&conn).filter(|link| !link.broken).map(|link| link.server) else {
+            return;
+        };
         self.send(Party::Ecs, Party::Server(server), Wire::FromEcs { conn, msg });
     }
 

@@ -19,8 +19,6 @@ pub(super) enum Event {
     Pulse { server: usize, inc: u32 },
     /// A heartbeat is due.
     Heartbeat { server: usize, inc: u32 },
-    /// A report is due, and asks that were not answered go out again.
-    Report { server: usize, inc: u32 },
     /// An fsync that covers this many bytes of the journal has returned.
     Synced { server: usize, inc: u32, upto: usize },
     /// A server notices that its control connection is gone, or tries to make one.

@@ -35,6 +35,8 @@ pub(super) struct Server {
     pub(super) starting: bool,
     /// Whether it was ever started.
     pub(super) used: bool,
+    /// Its directory is to be lost before the next start.
+    pub(super) wipe: bool,
     pub(super) paused: bool,
     pub(super) deferred: Vec<Event>,
 }
@@ -84,6 +86,7 @@ impl Server {
             process: None,
             starting: false,
             used: false,
+            wipe: false,
             paused: false,
             deferred: Vec::new(),
         }
@@ -115,11 +118,14 @@ impl World {
     /// A process starts: recovers what the disk holds, with the real recovery.
     pub(super) fn start_server(&mut self, s: usize) {
         let record = self.record.clone();
-        let server = &mut self.servers[s];
-        server.starting = false;
-        if server.process.is_some() {
+        self.servers[s].starting = false;
+        if self.servers[s].process.is_some() {
             return;
         }
+        if std::mem::take(&mut self.servers[s].wipe) && self.expendable(s) {
+            self.fresh_directory(s);
+        }
+        let server = &mut self.servers[s];
         server.used = true;
         let (images, len) = match recover(server.journal.bytes(), record.slots) {
             Ok(found) => found,
@@ -134,12 +140,13 @@ impl World {
             me: server.identity(),
             timing: record.timing(),
             started: server.clock.local(self.now),
+            standalone: false,
             confirm_reads: self.plan.confirm_reads,
             switches: self.options.switches,
         };
         let identity = server.identity();
         self.trace.line(self.now, || format!("s{s} starts as node {} boot {}", identity.node, identity.boot));
-        self.checks.started(s, &identity, &images, &self.ecs.views());
+        self.checks.started(s, &identity, &images, self.ecs.views());
         let replicas = (0u16..).map(Slot).zip(images);
         let replicas: Vec<Replica> = replicas.map(|(slot, image)| Replica::new(slot, setup.clone(), image)).collect();
         let server = &mut self.servers[s];
@@ -485,7 +492,9 @@ impl World {
                     self.fail(format!("s{s} is refused for good: {reason}"));
                 }
             }
-            FromEcs::Fenced { reason } => self.fail(format!("s{s} is fenced though it is its node's only process: {reason}")),
+            FromEcs::Fenced { reason } => {
+                self.fail(format!("s{s} is fenced though it is its node's only process: {reason}"))
+            }
         }
     }
 
@@ -522,7 +531,9 @@ impl World {
             Want::Get => {
                 let mut out = std::mem::take(&mut self.scratch);
                 let reply = match replica.read(local, &request.key, token, &mut out) {
-                    Read::Value(value) => Some(kvserver::replica::Reply::Value(Some(bytes::Bytes::copy_from_slice(value)))),
+                    Read::Value(value) => {
+                        Some(kvserver::replica::Reply::Value(Some(bytes::Bytes::copy_from_slice(value))))
+                    }
                     Read::Missing => Some(kvserver::replica::Reply::Value(None)),
                     Read::Refused(why) => Some(kvserver::replica::Reply::Refused(why)),
                     Read::Later => None,

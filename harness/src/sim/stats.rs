@@ -3,6 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use common::View;
+use common::peer::PeerMsg;
+use kvserver::storage::Record;
+use kvserver::storage::record::Change;
+
 /// Counters by name.
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
@@ -43,7 +48,11 @@ impl Stats {
     /// Adds another run's figures. Those that begin with "longest" or "most" are peaks.
     pub fn merge(&mut self, other: &Stats) {
         for (what, n) in &other.counts {
-            if what.starts_with("longest") || what.starts_with("most") { self.peak(what, *n) } else { self.add(what, *n) }
+            if what.starts_with("longest") || what.starts_with("most") {
+                self.peak(what, *n)
+            } else {
+                self.add(what, *n)
+            }
         }
         self.simulated += other.simulated;
         self.events += other.events;
@@ -62,5 +71,50 @@ impl fmt::Display for Stats {
             writeln!(f, "  {what:<34}{n:>12}")?;
         }
         Ok(())
+    }
+}
+
+/// What is worth counting of what the cores do.
+impl Stats {
+    /// A message goes out.
+    pub(super) fn saw(&mut self, msg: &PeerMsg) {
+        match msg {
+            PeerMsg::WalkBegin { .. } => self.bump("catch-ups by content begun"),
+            PeerMsg::WalkDone { ok: true, .. } => self.bump("catch-ups by content done"),
+            PeerMsg::PutGap { .. } => self.bump("gaps"),
+            PeerMsg::ReadIndex { .. } => self.bump("reads asked of the coordinator"),
+            PeerMsg::Confirm { .. } => self.bump("confirm messages"),
+            _ => {}
+        }
+    }
+
+    /// A record is journaled.
+    pub(super) fn journaled(&mut self, record: &Record) {
+        match record.change {
+            Change::Append(_) => self.bump("entries journaled"),
+            Change::View(_) => self.bump("views adopted"),
+            Change::Truncate { .. } => self.bump("truncations"),
+            Change::Drop { .. } => self.bump("copies dropped"),
+            _ => {}
+        }
+    }
+}
+
+/// View changes, by what they are.
+impl Stats {
+    /// The ECS replaced `old` by `new`.
+    pub(super) fn changed(&mut self, old: &View, new: &View) {
+        self.bump("view changes");
+        if new.released.is_some() && new.coordinator != old.coordinator {
+            self.bump("hand-overs");
+        } else if new.coordinator != old.coordinator {
+            self.bump("failovers");
+        }
+        if new.isr.keys().any(|node| !old.isr.contains_key(node)) {
+            self.bump("expands");
+        }
+        if old.isr.keys().any(|node| !new.isr.contains_key(node)) {
+            self.bump("shrinks");
+        }
     }
 }

@@ -12,10 +12,6 @@ impl Trace {
         Trace { on }
     }
 
-    pub(super) fn on(self) -> bool {
-        self.on
-    }
-
     /// Prints one line; `text` is only made if it is wanted.
     pub(super) fn line(self, now: u64, text: impl FnOnce() -> String) {
         if self.on {
