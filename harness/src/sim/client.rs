@@ -140,7 +140,8 @@ impl World {
 
     /// Whom to ask: as a rule the coordinator as far as the client knows; for reads often another copy; sometimes anyone.
     fn choose(&mut self, c: usize, key: u32, read: bool) -> usize {
-        let anyone = self.rng.usize(..self.servers.len());
+        let there: Vec<usize> = (0..self.servers.len()).filter(|s| self.servers[*s].used).collect();
+        let anyone = if there.is_empty() { 0 } else { there[self.rng.usize(..there.len())] };
         let slot = self.slot_of(key);
         let Some(known) = self.clients[c].route[usize::from(slot.0)] else { return anyone };
         let stray = self.rng.u32(0..100) < if read { self.plan.stray + 40 } else { self.plan.stray };
@@ -248,6 +249,16 @@ impl World {
                 current.doubt = true;
                 self.again(c, 20_000);
             }
+        }
+    }
+
+    /// Nobody listens where attempt `serial` was sent: it was certainly not executed.
+    pub(super) fn unreachable(&mut self, c: usize, serial: u64) {
+        let client = &mut self.clients[c];
+        let current = client.current.as_mut().filter(|current| client.serial == serial && current.asked);
+        if let Some(current) = current {
+            current.asked = false;
+            self.again(c, 20_000);
         }
     }
 

@@ -139,7 +139,10 @@ impl World {
             FaultEvent::Heal => self.heal(),
             _ if self.healed => {}
             FaultEvent::Next => {
-                self.next_fault();
+                // Whoever has had enough faults but not yet enough operations is left alone to do them.
+                if self.now < self.plan.trouble || self.stats.faults < super::world::LEAST_FAULTS {
+                    self.next_fault();
+                }
                 let pause = self.rng.u64(self.plan.pace / 3..self.plan.pace * 5 / 3);
                 self.queue.at(self.now + pause, Event::Fault(FaultEvent::Next));
             }

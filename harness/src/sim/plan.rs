@@ -61,6 +61,10 @@ impl Plan {
         let ordered = rng.bool();
         let rough = if ordered { 0 } else { rng.u32(0..30) };
         let fastest = rng.u64(20..200);
+        let mut faults = Kind::draw(rng);
+        if starters < servers && faults.iter().all(|(kind, _)| *kind != Kind::Join) {
+            faults.push((Kind::Join, 10));
+        }
         Plan {
             servers,
             starters,
@@ -71,9 +75,9 @@ impl Plan {
             think: rng.u64(40_000..160_000),
             stray: rng.u32(5..40),
             confirm_reads: rng.u8(0..6) == 0,
-            trouble: rng.u64(5_000_000..9_000_000),
-            pace: rng.u64(100_000..300_000),
-            faults: Kind::draw(rng),
+            trouble: rng.u64(6_000_000..12_000_000),
+            pace: rng.u64(150_000..600_000),
+            faults,
             net: NetPlan {
                 ordered,
                 hold: rng.u8(0..3) == 0,

@@ -251,7 +251,13 @@ impl World {
 
     fn deliver(&mut self, from: Party, to: Party, wire: Wire) {
         match to {
-            Party::Server(s) if self.servers[s].process.is_none() => return,
+            Party::Server(s) if self.servers[s].process.is_none() => {
+                // A machine without the process refuses connections; one without power says nothing at all.
+                if let (Party::Client(c), Wire::Request(request), true) = (from, wire, self.rng.bool()) {
+                    self.unreachable(c, request.serial);
+                }
+                return;
+            }
             Party::Server(s) if self.servers[s].paused => {
                 return self.servers[s].deferred.push(Event::Deliver { from, to, wire });
             }
