@@ -13,6 +13,7 @@ pub mod lineage;
 pub mod peer;
 pub mod position;
 pub mod retry;
+pub mod ring;
 pub mod sealed;
 pub mod switches;
 pub mod time;
