@@ -1,1 +1,3 @@
-//! To be filled.
+//! How Annulus is tested: a deterministic simulation of whole clusters, and a checker of what clients saw in it.
+
+pub mod real;

@@ -1,0 +1,179 @@
+//! Clients that keep writing while things happen to the cluster.
+//!
+//! Each writer owns its keys, so that the last acknowledged value of a key is known without a history checker. A write is
+//! repeated with the same value until it is acknowledged; whatever is open when the writers stop is noted as unknown.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::ledger::Ledger;
+use super::text::{Keyrange, Text};
+
+/// The pause after a refusal.
+const PAUSE: Duration = Duration::from_millis(5);
+/// A server that does not answer for this long is left for another.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What one writer did.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Outcome {
+    /// What must be in the cluster.
+    pub ledger: Ledger,
+    /// Acknowledged writes.
+    pub acks: u64,
+    /// The longest time from one acknowledgement to the next.
+    pub gap: Duration,
+    /// Replies that no server should give.
+    pub odd: Vec<String>,
+}
+
+/// Running writers.
+#[derive(Debug)]
+pub struct Writers {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Outcome>>,
+}
+
+impl Writers {
+    /// Starts `writers` threads; each writes `keys` keys of its own, named `prefix-writer-key`, over and over.
+    #[must_use]
+    pub fn start(addresses: &[String], prefix: &str, writers: usize, keys: usize) -> Writers {
+        let stop = Arc::new(AtomicBool::new(false));
+        let start = |writer: usize| {
+            let (stop, prefix) = (Arc::clone(&stop), format!("{prefix}-{writer}"));
+            let mut router = Router::new(addresses);
+            std::thread::spawn(move || write_on(&mut router, &prefix, keys, &stop))
+        };
+        let threads = (0..writers).map(start).collect();
+        Writers { stop, threads }
+    }
+
+    /// Stops them and gives what all of them did together.
+    ///
+    /// # Panics
+    /// A writer did, or saw a reply that no server should give.
+    #[must_use]
+    pub fn stop(self) -> Outcome {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = Outcome::default();
+        for thread in self.threads {
+            let one = thread.join().expect("a writer does not panic");
+            all.ledger.merge(one.ledger);
+            all.acks += one.acks;
+            all.gap = all.gap.max(one.gap);
+            all.odd.extend(one.odd);
+        }
+        assert!(all.odd.is_empty(), "odd replies to puts: {:?}", all.odd);
+        all
+    }
+}
+
+fn write_on(router: &mut Router, prefix: &str, keys: usize, stop: &AtomicBool) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut last = Instant::now();
+    for number in 0_u64.. {
+        let key = format!("{prefix}-{}", number % keys as u64);
+        let value = format!("value {number} of {key}");
+        outcome.ledger.unknown(&key, &value);
+        match router.put(&key, &value, stop) {
+            Put::Acked => {
+                outcome.ledger.ack(&key, &value);
+                outcome.acks += 1;
+                outcome.gap = outcome.gap.max(last.elapsed());
+                last = Instant::now();
+            }
+            Put::Odd(reply) => outcome.odd.push(reply),
+            Put::Stopped => {}
+        }
+        if stop.load(Ordering::Relaxed) || outcome.odd.len() > 10 {
+            break;
+        }
+    }
+    outcome
+}
+
+/// How a put ended.
+pub(crate) enum Put {
+    /// Acknowledged.
+    Acked,
+    /// Given up because the writers are to stop: unknown.
+    Stopped,
+    /// With a reply that no server should give.
+    Odd(String),
+}
+
+/// Finds coordinators and keeps a connection to each.
+#[derive(Debug)]
+pub(crate) struct Router {
+    addresses: Vec<String>,
+    keyrange: Option<Keyrange>,
+    connections: BTreeMap<String, Text>,
+    turn: usize,
+}
+
+impl Router {
+    pub(crate) fn new(addresses: &[String]) -> Router {
+        Router { addresses: addresses.to_vec(), keyrange: None, connections: BTreeMap::new(), turn: 0 }
+    }
+
+    /// Repeats the put until it is acknowledged or `stop` is set.
+    pub(crate) fn put(&mut self, key: &str, value: &str, stop: &AtomicBool) -> Put {
+        let request = format!("put {key} {value}");
+        while !stop.load(Ordering::Relaxed) {
+            let server = self.coordinator(key);
+            let reply = match self.ask(&server, &request) {
+                Ok(reply) => reply,
+                Err(_) => {
+                    self.lost(&server);
+                    continue;
+                }
+            };
+            match reply.split(' ').next().unwrap_or("") {
+                "PUT_SUCCESS" | "PUT_UPDATE" => return Put::Acked,
+                "SERVER_STOPPED" | "SERVER_WRITE_LOCK" | "PUT_ERROR" | "SERVER_NOT_RESPONSIBLE" => {
+                    self.keyrange = None;
+                    std::thread::sleep(PAUSE);
+                }
+                _ => return Put::Odd(reply),
+            }
+        }
+        Put::Stopped
+    }
+
+    /// Whom the last keyrange names, or the next in turn where there is none.
+    fn coordinator(&mut self, key: &str) -> String {
+        if self.keyrange.is_none() {
+            self.turn += 1;
+            let any = self.addresses[self.turn % self.addresses.len()].clone();
+            match self.connection(&any).and_then(|text| text.keyrange(false)) {
+                Ok(keyrange) => self.keyrange = Some(keyrange),
+                Err(_) => self.lost(&any),
+            }
+        }
+        let named = self.keyrange.as_ref().and_then(|keyrange| keyrange.servers(key).first().copied());
+        named.map_or_else(|| self.addresses[self.turn % self.addresses.len()].clone(), str::to_owned)
+    }
+
+    fn ask(&mut self, server: &str, request: &str) -> std::io::Result<String> {
+        self.connection(server)?.ask(request)
+    }
+
+    fn connection(&mut self, server: &str) -> std::io::Result<&mut Text> {
+        if !self.connections.contains_key(server) {
+            let mut text = Text::connect(server)?;
+            text.patience(PATIENCE)?;
+            self.connections.insert(server.to_owned(), text);
+        }
+        self.connections.get_mut(server).ok_or_else(|| std::io::ErrorKind::NotConnected.into())
+    }
+
+    /// The connection is of no more use, and the ring has probably changed.
+    fn lost(&mut self, server: &str) {
+        self.connections.remove(server);
+        self.keyrange = None;
+        std::thread::sleep(PAUSE);
+    }
+}
