@@ -99,7 +99,7 @@ fn wait(cluster: &Arc<Mutex<Option<Cluster>>>, servers: usize, patience: Duratio
             Ok(cluster.status())
         })?;
         let missing = match status.and_then(|status| Summary::of(&status)) {
-            Ok(summary) if summary.settled(servers) => return Ok(summary),
+            Ok(summary) if summary.healed(servers) => return Ok(summary),
             Ok(summary) => summary.missing(servers).join(", "),
             Err(error) => format!("{error:#}"),
         };

@@ -67,28 +67,30 @@ impl Summary {
         Ok(Summary::default())
     }
 
-    /// Whether `servers` servers are up, every slot is served by the server it belongs to and has all its copies.
+    /// Whether `servers` servers are up and every slot is served and has all the copies it can have.
     #[must_use]
-    pub fn settled(&self, servers: usize) -> bool {
+    pub fn healed(&self, servers: usize) -> bool {
         self.missing(servers).is_empty()
     }
 
-    /// What [`Summary::settled`] waits for, in words; empty if nothing.
+    /// Whether it is [healed](Summary::healed) and every slot is coordinated at home.
+    #[must_use]
+    pub fn settled(&self, servers: usize) -> bool {
+        self.healed(servers) && self.away == 0
+    }
+
+    /// What [`Summary::healed`] waits for, in words; empty if nothing.
     #[must_use]
     pub fn missing(&self, servers: usize) -> Vec<String> {
         let up = self.servers.iter().filter(|server| server.state == "up").count();
         let mut missing = Vec::new();
-        if up < servers {
+        if up != servers {
             missing.push(format!("{up} of {servers} servers are up"));
         }
         if self.slots == 0 {
             missing.push("no slot has a view yet".to_owned());
         }
-        for (count, what) in [
-            (self.inactive, "are not served yet"),
-            (self.short, "lack a copy"),
-            (self.away, "are coordinated away from home"),
-        ] {
+        for (count, what) in [(self.inactive, "are not served yet"), (self.short, "lack a copy")] {
             if count > 0 {
                 missing.push(format!("{count} of {} slots {what}", self.slots));
             }

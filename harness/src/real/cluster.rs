@@ -10,7 +10,7 @@ use playground::cluster as processes;
 use playground::process::Signal;
 use playground::status::Summary;
 
-use super::text::Text;
+use super::text::{Keyrange, Text};
 
 /// How often a state is looked at while waiting for it.
 const LOOK: Duration = Duration::from_millis(20);
@@ -123,6 +123,15 @@ impl Cluster {
         &self.folder.0
     }
 
+    /// The text of server `number`'s keyrange, as it stands now.
+    ///
+    /// # Panics
+    /// It does not answer.
+    #[must_use]
+    pub fn keyrange(&self, number: usize) -> Keyrange {
+        self.text(number).keyrange(false).unwrap_or_else(|error| panic!("server {number}: {error}"))
+    }
+
     /// A text connection to server `number`.
     #[must_use]
     pub fn text(&self, number: usize) -> Text {
@@ -218,6 +227,11 @@ impl Cluster {
                 _ => std::thread::sleep(LOOK),
             }
         }
+    }
+
+    /// Waits until exactly `live` servers are up and every slot is served with all the copies it can have.
+    pub fn healed(&self, live: usize, patience: Duration) -> Summary {
+        self.wait(&format!("healed cluster of {live}"), patience, |summary| summary.healed(live))
     }
 
     /// Waits until `live` servers are up and every slot has all its copies, at home.

@@ -17,4 +17,4 @@ pub use cluster::{Cluster, Options};
 pub use ledger::Ledger;
 pub use records::{Record, records};
 pub use text::{Arc, Keyrange, Text, position};
-pub use writers::{Outcome, Writers};
+pub use writers::{Outcome, Writers, load};

@@ -177,3 +177,60 @@ impl Router {
         std::thread::sleep(PAUSE);
     }
 }
+
+/// Writes all of `pairs` through the cluster, with pipelining and as many threads as there are servers, and notes them as
+/// acknowledged.
+///
+/// # Panics
+/// A write is not acknowledged within a minute.
+#[must_use]
+pub fn load(addresses: &[String], pairs: &[(String, String)]) -> Ledger {
+    let chunk = pairs.len().div_ceil(addresses.len()).max(1);
+    let mut ledger = Ledger::default();
+    std::thread::scope(|scope| {
+        let start = |pairs: &'_ [(String, String)]| {
+            let pairs = pairs.to_vec();
+            scope.spawn(move || load_part(&mut Router::new(addresses), pairs))
+        };
+        let threads: Vec<_> = pairs.chunks(chunk).map(start).collect();
+        for thread in threads {
+            ledger.merge(thread.join().expect("a loader does not panic"));
+        }
+    });
+    ledger
+}
+
+fn load_part(router: &mut Router, pairs: Vec<(String, String)>) -> Ledger {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut ledger = Ledger::default();
+    let mut open = pairs;
+    while !open.is_empty() {
+        assert!(Instant::now() < deadline, "{} writes are not acknowledged", open.len());
+        let mut by_server: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
+        for pair in std::mem::take(&mut open) {
+            by_server.entry(router.coordinator(&pair.0)).or_default().push(pair);
+        }
+        for (server, pairs) in by_server {
+            let requests: Vec<String> = pairs.iter().map(|(key, value)| format!("put {key} {value}")).collect();
+            let replies = router.connection(&server).and_then(|text| text.ask_all(&requests)).unwrap_or_default();
+            let acked = |reply: Option<&String>| {
+                reply.is_some_and(|reply| reply.starts_with("PUT_SUCCESS") || reply.starts_with("PUT_UPDATE"))
+            };
+            for (index, pair) in pairs.into_iter().enumerate() {
+                if acked(replies.get(index)) {
+                    ledger.ack(&pair.0, &pair.1);
+                } else {
+                    open.push(pair);
+                }
+            }
+            if replies.len() < requests.len() {
+                router.lost(&server);
+            }
+        }
+        if !open.is_empty() {
+            router.keyrange = None;
+            std::thread::sleep(PAUSE);
+        }
+    }
+    ledger
+}
