@@ -1,5 +1,6 @@
 //! Real data through real failures: 30,000 records in five servers, of which one after another is killed, with writes
 //! going on, until two are left; then all return. After each step every record is read from every server that may answer.
+#![allow(clippy::print_stdout)] // tells what it saw, for those who run it by hand
 
 use std::time::Duration;
 
