@@ -1,3 +1,4 @@
 //! How Annulus is tested: a deterministic simulation of whole clusters, and a checker of what clients saw in it.
 
+pub mod bench;
 pub mod real;

@@ -36,10 +36,11 @@ pub struct Cluster {
 struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Folder {
+    /// A name in the system's temporary folder that nothing else uses.
+    fn unused() -> PathBuf {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        Folder(std::env::temp_dir().join(format!("annulus-{name}-{}-{count}", std::process::id())))
+        std::env::temp_dir().join(format!("annulus-e2e-{}-{count}", std::process::id()))
     }
 }
 
@@ -59,7 +60,16 @@ impl Cluster {
     /// They do not.
     #[must_use]
     pub fn start(program: &str, servers: usize, options: Options) -> Cluster {
-        let mut cluster = Cluster::start_ecs(program, options);
+        Cluster::start_in(program, Folder::unused(), servers, options)
+    }
+
+    /// Like [`Cluster::start`], with everything in `folder`, which is removed in the end.
+    ///
+    /// # Panics
+    /// They do not.
+    #[must_use]
+    pub fn start_in(program: &str, folder: PathBuf, servers: usize, options: Options) -> Cluster {
+        let mut cluster = Cluster::start_ecs_in(program, Folder(folder), options);
         for _ in 0..servers {
             cluster.add();
         }
@@ -73,7 +83,10 @@ impl Cluster {
     /// It does not start.
     #[must_use]
     pub fn start_ecs(program: &str, options: Options) -> Cluster {
-        let folder = Folder::new("e2e");
+        Cluster::start_ecs_in(program, Folder(Folder::unused()), options)
+    }
+
+    fn start_ecs_in(program: &str, folder: Folder, options: Options) -> Cluster {
         let options = processes::Options {
             program: program.into(),
             folder: folder.0.clone(),

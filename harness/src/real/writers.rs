@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,7 @@ pub struct Outcome {
 #[derive(Debug)]
 pub struct Writers {
     stop: Arc<AtomicBool>,
+    acks: Arc<AtomicU64>,
     threads: Vec<JoinHandle<Outcome>>,
 }
 
@@ -41,14 +42,32 @@ impl Writers {
     /// Starts `writers` threads; each writes `keys` keys of its own, named `prefix-writer-key`, over and over.
     #[must_use]
     pub fn start(addresses: &[String], prefix: &str, writers: usize, keys: usize) -> Writers {
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, acks) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let start = |writer: usize| {
-            let (stop, prefix) = (Arc::clone(&stop), format!("{prefix}-{writer}"));
+            let (stop, acks, prefix) = (Arc::clone(&stop), Arc::clone(&acks), format!("{prefix}-{writer}"));
             let mut router = Router::new(addresses);
-            std::thread::spawn(move || write_on(&mut router, &prefix, keys, &stop))
+            std::thread::spawn(move || write_on(&mut router, &prefix, keys, &acks, &stop))
         };
         let threads = (0..writers).map(start).collect();
-        Writers { stop, threads }
+        Writers { stop, acks, threads }
+    }
+
+    /// Writes acknowledged so far.
+    #[must_use]
+    pub fn acks(&self) -> u64 {
+        self.acks.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many writes are acknowledged.
+    ///
+    /// # Panics
+    /// They are not within `patience`.
+    pub fn wait_for_acks(&self, wanted: u64, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        while self.acks() < wanted {
+            assert!(Instant::now() < deadline, "{} of {wanted} writes within {patience:?}", self.acks());
+            std::thread::sleep(PAUSE);
+        }
     }
 
     /// Stops them and gives what all of them did together.
@@ -71,7 +90,7 @@ impl Writers {
     }
 }
 
-fn write_on(router: &mut Router, prefix: &str, keys: usize, stop: &AtomicBool) -> Outcome {
+fn write_on(router: &mut Router, prefix: &str, keys: usize, acks: &AtomicU64, stop: &AtomicBool) -> Outcome {
     let mut outcome = Outcome::default();
     let mut last = Instant::now();
     for number in 0_u64.. {
@@ -82,6 +101,7 @@ fn write_on(router: &mut Router, prefix: &str, keys: usize, stop: &AtomicBool) -
             Put::Acked => {
                 outcome.ledger.ack(&key, &value);
                 outcome.acks += 1;
+                acks.fetch_add(1, Ordering::Relaxed);
                 outcome.gap = outcome.gap.max(last.elapsed());
                 last = Instant::now();
             }
