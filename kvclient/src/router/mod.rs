@@ -292,9 +292,9 @@ impl Router {
         }
         // The ring was replaced while the request was under way: look at it before asking for another.
         if self.ring_at > sent {
-            self.after_ring(now, id, server, out)
+            self.after_ring(now, id, server, out);
         } else {
-            self.await_ring(now, id, Some(server), out)
+            self.await_ring(now, id, Some(server), out);
         }
     }
 
