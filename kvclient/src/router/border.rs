@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use common::position::Position;
-use common::{Outcome, RequestId, Slot};
+use common::{Outcome, RequestId};
 
 use crate::address::Address;
 use crate::error::Error;
@@ -34,17 +34,6 @@ pub enum Command {
         /// The key.
         key: Bytes,
     },
-    /// A page of a slot's records in key order, from any server that may answer reads for it.
-    Scan {
-        /// Where the slot lies.
-        at: Position,
-        /// Which slot.
-        slot: Slot,
-        /// Only keys after this one; none: from the first.
-        after: Option<Bytes>,
-        /// At most so many records.
-        max: u32,
-    },
     /// A line that every server answers with a line.
     Ask(String),
 }
@@ -61,7 +50,6 @@ impl Command {
     pub fn position(&self) -> Option<Position> {
         match self {
             Command::Get { key } | Command::Put { key, .. } | Command::Delete { key } => Some(Position::of(key)),
-            Command::Scan { at, .. } => Some(*at),
             Command::Connect | Command::Ask(_) => None,
         }
     }
@@ -109,19 +97,8 @@ pub enum Answer {
     Value(Option<Bytes>),
     /// To a put or delete.
     Written(Outcome),
-    /// To a scan.
-    Page(Page),
     /// To [`Command::Ask`]: the line.
     Text(String),
-}
-
-/// Some records of one slot.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Page {
-    /// Keys and values in key order.
-    pub records: Vec<(Bytes, Bytes)>,
-    /// Whether the slot has more after the last of these.
-    pub more: bool,
 }
 
 /// What became of a sending that got no answer.

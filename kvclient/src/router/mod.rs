@@ -20,7 +20,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-pub use border::{Action, Answer, Command, Failure, Input, NoRing, OpId, Page, Reply, Request};
+pub use border::{Action, Answer, Command, Failure, Input, NoRing, OpId, Reply, Request};
 use common::{RequestId, Time};
 use op::{Op, State};
 use refresh::Refreshing;
