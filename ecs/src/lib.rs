@@ -1,1 +1,11 @@
-//! To be filled.
+//! The external configuration service: who serves which slots, decided in one place and durable before it is told.
+//!
+//! The cores are pure: [`cluster`] is the durable state and what commands do to it, [`detector`] judges who is alive,
+//! [`planner`] says where a newcomer lands, [`director`] says which step comes next, and [`core`] binds them together
+//! behind events and actions.
+
+pub mod cluster;
+pub mod core;
+
+pub use cluster::{Cluster, Command};
+pub use core::{Action, Config, Conn, Ecs, Event, Probed};

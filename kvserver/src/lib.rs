@@ -3,5 +3,7 @@
 //! Pure cores: [`replica`] (one slot's replication protocol) and [`storage`] down to its file shell. Everything else in
 //! this crate moves bytes and time between them and the world.
 
+pub mod node;
 pub mod replica;
+pub mod replies;
 pub mod storage;

@@ -1,15 +1,40 @@
-//! One slot's replication protocol: a pure state machine.
+//! One slot's replication protocol at one server: PacificA (a configuration master, all-ack commit, leases between peers)
+//! with CRAQ's clean/dirty rule for reads at replicas. `docs/replication.md` has the rules; their names (W1, C5, L4, ...)
+//! stand in the code where they are kept.
 //!
-//! Events go in, actions come out, time is an argument. The same code runs behind real sockets and in the simulation.
+//! A pure state machine: events go in, actions come out, time is an argument. The same code runs behind real sockets and
+//! in the simulation. It deliberately knows no sockets, no files, no other slots and no clock; its shell performs the
+//! actions in order, and may lose any message.
+//!
+//! By role: [`coordinator`] (with [`progress`] per follower and [`walk`] for catching up by content), [`follower`]
+//! (members and learners). Shared by all: [`log`], [`lease`], [`reads`].
 
 mod action;
+mod coordinator;
+mod follower;
+mod lease;
+mod log;
+mod progress;
+mod reads;
+mod walk;
 
-pub use action::{Action, Event, Read, Refusal, Reply, Token, Write, WriteOp};
+use std::collections::VecDeque;
+
+use bytes::Bytes;
 use common::control::SlotReport;
-use common::peer::{Beacon, BeaconAck, Identity};
-use common::{Epoch, NodeId, Slot, Switches, Time, Timing, View};
+use common::peer::{Beacon, BeaconAck, Identity, PeerMsg};
+use common::view::Part;
+use common::{BootId, Epoch, NodeId, Rule, Seq, Slot, Switches, Time, Timing, View};
 
+pub use self::action::{Action, Event, Read, Refusal, Reply, Token, Write, WriteOp};
+use self::coordinator::{Coordinator, Ctx, Phase};
+use self::follower::Follower;
+use self::lease::Leases;
+use self::log::Log;
+use self::progress::{Standing, is_answer};
+use self::reads::{Asker, MAX_WAITING, Need, Reads, Waiting};
 use crate::storage::SlotImage;
+use crate::storage::record::Change;
 
 /// What every replica of a process shares.
 #[derive(Clone, Debug)]
@@ -20,10 +45,39 @@ pub struct Setup {
     pub timing: Timing,
     /// When this process started: promises given before are unknown (L3).
     pub started: Time,
+    /// There is no cluster: nobody else can ever have been promised anything.
+    pub standalone: bool,
     /// Ask every member before a read is answered, instead of trusting the lease (R3).
     pub confirm_reads: bool,
     /// Rules that are off; none in a product build.
     pub switches: Switches,
+}
+
+impl Setup {
+    /// Whether promises of an earlier start may still bind. A directory's first start had none before it.
+    fn waits_after_boot(&self) -> bool {
+        !self.standalone && self.me.boot > BootId(1)
+    }
+}
+
+/// What a server is to the slot.
+#[derive(Debug)]
+enum Role {
+    /// No view, or no part in it.
+    Outside,
+    /// The view names an earlier start of this server as coordinator: a newer view must come (C6).
+    Former,
+    Follower(Follower),
+    Coordinator(Box<Coordinator>),
+}
+
+/// Whether a read can be answered here and now.
+enum Leave {
+    Now,
+    AskCoordinator,
+    Confirm,
+    Wait,
+    Refused(Refusal),
 }
 
 /// One slot at one server.
@@ -31,79 +85,588 @@ pub struct Setup {
 pub struct Replica {
     slot: Slot,
     setup: Setup,
-    image: SlotImage,
+    view: Option<View>,
+    log: Log,
+    leases: Leases,
+    reads: Reads,
+    role: Role,
+    writable: bool,
+    /// Set once, when something that must never happen was seen; nothing is served or acknowledged from then on.
+    stopped: Option<String>,
+    wake: Option<Time>,
 }
 
 impl Replica {
     /// A replica as it starts, from what recovery found.
     #[must_use]
     pub fn new(slot: Slot, setup: Setup, image: SlotImage) -> Replica {
-        Replica { slot, setup, image }
+        let view = image.view.clone();
+        let mut this = Replica {
+            slot,
+            log: Log::new(slot, setup.switches, image),
+            setup,
+            view,
+            leases: Leases::default(),
+            reads: Reads::default(),
+            role: Role::Outside,
+            writable: true,
+            stopped: None,
+            wake: None,
+        };
+        this.role = match this.part() {
+            Part::Coordinator => Role::Former,
+            Part::None => Role::Outside,
+            part => Role::Follower(Follower::new(part, 0)),
+        };
+        this
     }
 
+    /// Takes one event; what must be done about it is appended to `out`, to be performed in order.
+    pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Action>) {
+        if self.stopped.is_some() {
+            if let Event::Write { token, .. } = event {
+                out.push(Action::Reply { token, reply: Reply::Refused(STOPPED) });
+            }
+            return;
+        }
+        match event {
+            Event::View(view) => self.adopt(now, &view, out),
+            Event::Peer { from, msg } => self.peer(now, from, msg, out),
+            Event::Durable { mark } => {
+                self.log.synced(mark);
+                self.on_durable(now, out);
+            }
+            Event::Write { write, token } => self.write(now, write, token, out),
+            Event::HandOver { epoch, to } => {
+                if self.epoch() == Some(epoch) {
+                    self.coordinate(now, out, |c, ctx| c.hand_over(ctx, to));
+                }
+            }
+            Event::Drop { epoch } => self.drop_copy(epoch, out),
+            Event::LinkUp { peer } => self.coordinate(now, out, |c, ctx| c.resend(ctx, peer)),
+            Event::Disk { writable } => {
+                self.writable = writable;
+                if let Role::Coordinator(c) = &mut self.role {
+                    c.writable = writable;
+                }
+            }
+            Event::Tick => self.coordinate(now, out, Coordinator::tick),
+        }
+        self.pump_reads(now, out);
+        self.schedule(now);
+        debug_assert!(self.log.commit() <= self.log.end().seq, "I6");
+    }
+
+    /// When [`Event::Tick`] is wanted next, if at all.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        self.wake
+    }
+
+    fn schedule(&mut self, now: Time) {
+        let beacon = self.setup.timing.beacon;
+        self.wake = match &self.role {
+            Role::Coordinator(c) if c.is_busy() => {
+                let mut wake = now + beacon / 5;
+                for precise in
+                    [c.active_from, self.view.as_ref().map_or(Time::ZERO, |v| self.leases.outsiders_until(v))]
+                {
+                    if precise > now {
+                        wake = wake.min(precise);
+                    }
+                }
+                Some(wake)
+            }
+            Role::Coordinator(_) => Some(now + beacon),
+            _ => None,
+        };
+        if !self.reads.waiting.is_empty() {
+            let soon = now + beacon / 5;
+            self.wake = Some(self.wake.map_or(soon, |wake| wake.min(soon)));
+        }
+    }
+
+    fn part(&self) -> Part {
+        self.view.as_ref().map_or(Part::None, |view| view.part_of(self.setup.me.node, self.setup.me.store))
+    }
+
+    fn epoch(&self) -> Option<Epoch> {
+        self.view.as_ref().map(|view| view.epoch)
+    }
+
+    /// Runs `step` if this server coordinates the slot.
+    fn coordinate(&mut self, now: Time, out: &mut Vec<Action>, step: impl FnOnce(&mut Coordinator, &mut Ctx<'_>)) {
+        let (Role::Coordinator(c), Some(view)) = (&mut self.role, &self.view) else { return };
+        let (setup, log, leases) = (&self.setup, &mut self.log, &mut self.leases);
+        step(c, &mut Ctx { now, setup, view, log, leases, out });
+    }
+
+    /// Adopts a newer view, durably (C2 to C6, L4).
+    fn adopt(&mut self, now: Time, view: &View, out: &mut Vec<Action>) {
+        if view.slot != self.slot || self.epoch().is_some_and(|epoch| view.epoch <= epoch) {
+            return;
+        }
+        let old = self.view.replace(view.clone());
+        self.log.adopt(view, out);
+        self.reads.start_over();
+        let continues = match (&self.role, &old) {
+            (Role::Coordinator(c), Some(old)) => c.continues(old, view),
+            _ => false,
+        };
+        if continues {
+            return self.coordinate(now, out, Coordinator::carry_on);
+        }
+        let part = self.part();
+        let mut parked = VecDeque::new();
+        if let Role::Coordinator(c) = std::mem::replace(&mut self.role, Role::Outside) {
+            parked = c.retire(part, out);
+        }
+        self.log.pin(None);
+        let mine = view.coordinator_boot == self.setup.me.boot || self.setup.switches.off(Rule::ResumeEpoch);
+        self.role = match part {
+            Part::Coordinator if mine => {
+                let (setup, log, leases) = (&self.setup, &mut self.log, &mut self.leases);
+                let mut ctx = Ctx { now, setup, view, log, leases, out };
+                let mut coordinator = Box::new(Coordinator::recovering(&mut ctx, self.writable));
+                coordinator.inherit(parked);
+                coordinator.step(&mut ctx);
+                Role::Coordinator(coordinator)
+            }
+            Part::Coordinator => Role::Former,
+            Part::None => Role::Outside,
+            part => Role::Follower(Follower::new(part, self.log.mark())),
+        };
+    }
+
+    /// A peer's message: fenced by epoch (W2), then for the role it belongs to.
+    fn peer(&mut self, now: Time, from: NodeId, msg: PeerMsg, out: &mut Vec<Action>) {
+        if let PeerMsg::Sync { view, .. } = &msg {
+            self.adopt(now, view, out);
+        }
+        let Some(epoch) = self.epoch() else { return };
+        let fenced = msg.epoch() != epoch;
+        if fenced && !(self.setup.switches.off(Rule::NoFence) && msg.epoch() < epoch) {
+            return;
+        }
+        if is_answer(&msg) {
+            return self.answer(now, from, msg, out);
+        }
+        if let PeerMsg::ReadIndexAck { read, commit, .. } = msg {
+            self.reads.indexed(read, commit);
+        }
+        let (Role::Follower(follower), Some(view)) = (&mut self.role, &self.view) else { return };
+        if from != view.coordinator && !fenced {
+            return;
+        }
+        let (setup, log, leases) = (&self.setup, &mut self.log, &mut self.leases);
+        let mut ctx = Ctx { now, setup, view, log, leases, out };
+        if let PeerMsg::ReadIndexAck { commit, .. } = msg {
+            follower.learn_commit(&mut ctx, commit);
+        } else if let Err(why) = follower.handle(&mut ctx, from, msg) {
+            self.stop(why, out);
+        }
+    }
+
+    /// What followers say to their coordinator.
+    fn answer(&mut self, now: Time, from: NodeId, msg: PeerMsg, out: &mut Vec<Action>) {
+        let wanted = match &self.role {
+            Role::Coordinator(c) => self.reads.want_round_after(c.rounds.confirmed + 1),
+            _ => return,
+        };
+        if let PeerMsg::ReadIndex { read, .. } = msg {
+            let until = now + self.setup.timing.patience;
+            let known = self.reads.waiting.iter().any(|w| w.asker == Asker::Member { node: from, read });
+            if !known && self.reads.waiting.len() < MAX_WAITING {
+                self.reads.waiting.push(Waiting {
+                    asker: Asker::Member { node: from, read },
+                    until,
+                    need: Need::Leave,
+                });
+            }
+        }
+        self.coordinate(now, out, |c, ctx| {
+            let Some(follower) = c.followers.get_mut(&from) else { return };
+            follower.heard = ctx.now;
+            match msg {
+                PeerMsg::SyncAck { at, commit, store, boot, .. } => {
+                    follower.identity = Some((store, boot));
+                    if commit > ctx.log.end().seq {
+                        c.has_lost_entries(ctx, from, commit);
+                    } else {
+                        c.sync_acked(ctx, from, at);
+                    }
+                }
+                PeerMsg::PutAck { end, .. } => {
+                    if follower.acked(ctx.now, end) {
+                        c.flush(ctx, from);
+                        c.step(ctx);
+                    }
+                }
+                PeerMsg::PutGap { have, .. } => {
+                    // Everything up to `have` arrived; what is on its disk is told by acknowledgements only.
+                    if follower.streaming && have < follower.sent {
+                        follower.gap(have);
+                        c.flush(ctx, from);
+                    }
+                }
+                PeerMsg::ConfirmAck { round, .. } => c.round_acked(ctx, Some((from, round)), wanted),
+                msg => c.walk_answer(ctx, from, msg),
+            }
+        });
+    }
+
+    fn on_durable(&mut self, now: Time, out: &mut Vec<Action>) {
+        let Some(view) = &self.view else { return };
+        let (setup, log, leases) = (&self.setup, &mut self.log, &mut self.leases);
+        let mut ctx = Ctx { now, setup, view, log, leases, out };
+        match &mut self.role {
+            Role::Coordinator(c) => c.step(&mut ctx),
+            Role::Follower(follower) => follower.durable(&mut ctx),
+            Role::Outside | Role::Former => {}
+        }
+    }
+
+    fn write(&mut self, now: Time, write: Write, token: Token, out: &mut Vec<Action>) {
+        let refusal = match (&self.role, &self.view) {
+            (Role::Coordinator(_), _) => return self.coordinate(now, out, |c, ctx| c.write(ctx, write, token)),
+            (Role::Former, _) => RESTARTED,
+            (_, None) => NO_VIEW,
+            _ => Refusal::NotResponsible,
+        };
+        out.push(Action::Reply { token, reply: Reply::Refused(refusal) });
+    }
+
+    /// Reads a key, inline if that is possible. `now` must have been read after the request arrived.
+    pub fn read(&mut self, now: Time, key: &[u8], token: Token, out: &mut Vec<Action>) -> Read<'_> {
+        match self.leave(now, key) {
+            Leave::Now => return self.value(key).map_or(Read::Missing, Read::Value),
+            Leave::Refused(refusal) => return Read::Refused(refusal),
+            Leave::AskCoordinator | Leave::Confirm | Leave::Wait => {}
+        }
+        if self.reads.waiting.len() >= MAX_WAITING {
+            return Read::Refused(Refusal::Unavailable("too many reads already wait for this slot"));
+        }
+        let follows = matches!(self.role, Role::Follower(_));
+        let patience = if follows { self.setup.timing.lease * 2 } else { self.setup.timing.patience };
+        let asker = Asker::Client { key: Bytes::copy_from_slice(key), token };
+        self.reads.waiting.push(Waiting { asker, until: now + patience, need: Need::Leave });
+        self.pump_reads(now, out);
+        self.schedule(now);
+        Read::Later
+    }
+
+    fn value(&self, key: &[u8]) -> Option<&[u8]> {
+        if self.setup.switches.off(Rule::DirtyRead)
+            && let Some(entry) = self.log.dirty(key)
+        {
+            return match &entry.op {
+                common::Op::Put { value, .. } => Some(value),
+                _ => None,
+            };
+        }
+        self.log.image.map.get(key)
+    }
+
+    /// R1, R2, R3, R5.
+    fn leave(&self, now: Time, key: &[u8]) -> Leave {
+        if self.stopped.is_some() {
+            return Leave::Refused(STOPPED);
+        }
+        let confirm = self.setup.confirm_reads;
+        match (&self.role, &self.view) {
+            (Role::Coordinator(c), _) if confirm && c.phase == Phase::Active => Leave::Confirm,
+            (Role::Coordinator(c), _) if !confirm && c.may_read(now, &self.setup) => Leave::Now,
+            (Role::Coordinator(_) | Role::Former, _) => Leave::Wait,
+            (_, None) => Leave::Refused(NO_VIEW),
+            (Role::Follower(f), Some(view)) if f.part == Part::Member => {
+                let off = |rule| self.setup.switches.off(rule);
+                let clean = self.log.dirty(key).is_none() || off(Rule::DirtyRead) || off(Rule::DirtyOld);
+                if !f.synced {
+                    Leave::Wait
+                } else if confirm {
+                    Leave::AskCoordinator
+                } else if !self.leases.may_read(now, view.epoch, &self.setup) {
+                    Leave::Wait
+                } else if clean {
+                    Leave::Now
+                } else {
+                    Leave::AskCoordinator
+                }
+            }
+            _ => Leave::Refused(Refusal::NotResponsible),
+        }
+    }
+
+    /// Gives every waiting read what it can have by now.
+    fn pump_reads(&mut self, now: Time, out: &mut Vec<Action>) {
+        if self.reads.waiting.is_empty() {
+            return;
+        }
+        for mut waiting in std::mem::take(&mut self.reads.waiting) {
+            if !self.pump(now, &mut waiting, out) {
+                self.reads.waiting.push(waiting);
+            }
+        }
+    }
+
+    /// True if the read is done with.
+    fn pump(&mut self, now: Time, waiting: &mut Waiting, out: &mut Vec<Action>) -> bool {
+        if now >= waiting.until {
+            if let Asker::Client { token, .. } = &waiting.asker {
+                let why = "no lease: this server cannot tell whether it is up to date";
+                out.push(Action::Reply { token: *token, reply: Reply::Refused(Refusal::Unavailable(why)) });
+            }
+            return true;
+        }
+        if waiting.need == Need::Leave {
+            let key: &[u8] = if let Asker::Client { key, .. } = &waiting.asker { key } else { &[] };
+            match self.leave(now, key) {
+                Leave::Now => return self.give(&waiting.asker, out),
+                Leave::Refused(refusal) => {
+                    if let Asker::Client { token, .. } = &waiting.asker {
+                        out.push(Action::Reply { token: *token, reply: Reply::Refused(refusal) });
+                    }
+                    return true;
+                }
+                Leave::Wait => return false,
+                Leave::AskCoordinator => waiting.need = Need::Index { read: self.ask_index(None, out), asked: now },
+                Leave::Confirm => {
+                    self.coordinate(now, out, |c, ctx| waiting.need = Need::Round(c.join_round(ctx)));
+                }
+            }
+        }
+        match &mut waiting.need {
+            Need::Index { read, asked } => {
+                if now.since(*asked) >= self.setup.timing.resend {
+                    *asked = now;
+                    self.ask_index(Some(*read), out);
+                }
+                false
+            }
+            Need::Commit(seq) => self.log.commit() >= *seq && self.give(&waiting.asker, out),
+            Need::Round(round) => {
+                let done = matches!(&self.role, Role::Coordinator(c) if c.rounds.confirmed >= *round);
+                done && self.give(&waiting.asker, out)
+            }
+            Need::Leave => false,
+        }
+    }
+
+    fn ask_index(&mut self, again: Option<u64>, out: &mut Vec<Action>) -> u64 {
+        let read = again.unwrap_or_else(|| self.reads.next_question());
+        if let Some(view) = &self.view {
+            let msg = PeerMsg::ReadIndex { slot: self.slot, epoch: view.epoch, read };
+            out.push(Action::Send { to: view.coordinator, msg });
+        }
+        read
+    }
+
+    fn give(&self, asker: &Asker, out: &mut Vec<Action>) -> bool {
+        match asker {
+            Asker::Client { key, token } => {
+                let value = self.value(key).map(Bytes::copy_from_slice);
+                out.push(Action::Reply { token: *token, reply: Reply::Value(value) });
+            }
+            Asker::Member { node, read } => {
+                let (slot, epoch) = (self.slot, self.epoch().unwrap_or_default());
+                let msg = PeerMsg::ReadIndexAck { slot, epoch, read: *read, commit: self.log.commit() };
+                out.push(Action::Send { to: *node, msg });
+            }
+        }
+        true
+    }
+
+    /// The beacons that are due to every follower. Called every L/5 by whoever drives the pulse.
+    pub fn beacons(&mut self, now: Time, beacons: &mut Vec<(NodeId, Beacon)>) {
+        if self.stopped.is_none() {
+            self.coordinate(now, &mut Vec::new(), |c, ctx| c.beacons(ctx, beacons));
+        }
+    }
+
+    /// A beacon from `from`: renews its lease, and perhaps ours. None: it is not our coordinator at our epoch.
+    pub fn beacon(&mut self, now: Time, from: NodeId, beacon: &Beacon, out: &mut Vec<Action>) -> Option<BeaconAck> {
+        let view = self.view.as_ref().filter(|v| v.epoch == beacon.epoch && v.coordinator == from)?;
+        let Role::Follower(follower) = &mut self.role else { return None };
+        if self.stopped.is_some() {
+            return None;
+        }
+        let (setup, log, leases) = (&self.setup, &mut self.log, &mut self.leases);
+        let ack = follower.beacon(&mut Ctx { now, setup, view, log, leases, out }, beacon);
+        self.pump_reads(now, out);
+        self.schedule(now);
+        Some(ack)
+    }
+
+    /// The answer to a beacon that was sent at `sent` on our own clock; `answered` is on the answerer's.
+    pub fn beacon_ack(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        sent: Time,
+        answered: Time,
+        ack: &BeaconAck,
+        out: &mut Vec<Action>,
+    ) {
+        if self.epoch() != Some(ack.epoch) || self.stopped.is_some() {
+            return;
+        }
+        self.coordinate(now, out, |c, ctx| {
+            let Some(follower) = c.followers.get_mut(&from) else { return };
+            follower.heard = ctx.now;
+            follower.beacon_acked = follower.beacon_acked.max(Some(sent));
+            follower.answered = follower.answered.max(Some(answered));
+            if let Some(end) = ack.end.filter(|_| follower.synced && follower.streaming)
+                && follower.acked(ctx.now, end)
+            {
+                c.flush(ctx, from);
+            }
+            c.step(ctx);
+        });
+        self.pump_reads(now, out);
+        self.schedule(now);
+    }
+
+    /// The ECS orders an unneeded copy away.
+    fn drop_copy(&mut self, epoch: Epoch, out: &mut Vec<Action>) {
+        if self.epoch() != Some(epoch) || self.part() != Part::None || self.log.is_blank() {
+            return;
+        }
+        self.log.record(Change::Drop { epoch }, out);
+        let (mark, view) = (self.log.image.mark, self.log.image.view.take());
+        self.log.image = SlotImage { mark, view, ..SlotImage::empty() };
+        self.log.reset();
+    }
+
+    /// Something impossible was seen: better no answer than a wrong one.
+    fn stop(&mut self, why: String, out: &mut Vec<Action>) {
+        for waiting in std::mem::take(&mut self.reads.waiting) {
+            if let Asker::Client { token, .. } = waiting.asker {
+                out.push(Action::Reply { token, reply: Reply::Refused(STOPPED) });
+            }
+        }
+        if let Role::Coordinator(c) = std::mem::replace(&mut self.role, Role::Outside) {
+            c.retire(Part::None, out);
+        }
+        out.push(Action::Alarm(why.clone()));
+        self.stopped = Some(why);
+    }
+}
+
+const STOPPED: Refusal = Refusal::Unavailable("the slot has stopped here after an alarm: see the server's log");
+const NO_VIEW: Refusal = Refusal::Unavailable("this server has not heard from the ECS about this key's slot yet");
+const RESTARTED: Refusal = Refusal::Unavailable("the coordinator has just restarted and waits for the ECS");
+
+/// What others may know of a replica.
+impl Replica {
     /// Which slot this is.
     #[must_use]
     pub fn slot(&self) -> Slot {
         self.slot
     }
 
-    /// Takes one event; what must be done about it is appended to `out`, to be performed in order.
-    pub fn handle(&mut self, _now: Time, _event: Event, _out: &mut Vec<Action>) {
-        let _ = &self.setup;
-    }
-
-    /// When [`Event::Tick`] is wanted next, if at all.
-    #[must_use]
-    pub fn deadline(&self) -> Option<Time> {
-        None
-    }
-
-    /// Reads a key, inline if that is possible. `now` must have been read after the request arrived.
-    pub fn read(&mut self, _now: Time, key: &[u8], _token: Token, _out: &mut Vec<Action>) -> Read<'_> {
-        self.image.map.get(key).map_or(Read::Missing, Read::Value)
-    }
-
-    /// The beacons that are due to every follower. Called every L/5 by whoever drives the pulse.
-    pub fn beacons(&mut self, _now: Time, _out: &mut Vec<(NodeId, Beacon)>) {}
-
-    /// A beacon from `from`: renews its lease, and perhaps ours. None: it is not our coordinator at our epoch.
-    pub fn beacon(&mut self, _now: Time, _from: NodeId, _beacon: &Beacon, _out: &mut Vec<Action>) -> Option<BeaconAck> {
-        None
-    }
-
-    /// The answer to a beacon that was sent at `sent` on our own clock; `answered` is on the answerer's.
-    pub fn beacon_ack(
-        &mut self,
-        _now: Time,
-        _from: NodeId,
-        _sent: Time,
-        _answered: Time,
-        _ack: &BeaconAck,
-        _out: &mut Vec<Action>,
-    ) {
-    }
-
     /// The view in force here, if any was ever adopted.
     #[must_use]
     pub fn view(&self) -> Option<&View> {
-        self.image.view.as_ref()
+        self.view.as_ref()
+    }
+
+    /// The slot's durable state at this moment, tail included, for a checkpoint.
+    #[must_use]
+    pub fn image(&self) -> &SlotImage {
+        &self.log.image
+    }
+
+    /// A copy of [`Replica::image`].
+    #[must_use]
+    pub fn snapshot(&self) -> SlotImage {
+        self.log.image.clone()
+    }
+
+    /// The last entry that is known to be committed.
+    #[must_use]
+    pub fn commit(&self) -> Seq {
+        self.log.commit()
+    }
+
+    /// The last entry of the log.
+    #[must_use]
+    pub fn end(&self) -> Seq {
+        self.log.end().seq
+    }
+
+    /// Whether it coordinates the slot and is past recovery.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        matches!(&self.role, Role::Coordinator(c) if matches!(c.phase, Phase::Active | Phase::Draining { .. }))
+    }
+
+    /// Whether it would answer a clean read on its lease at `now`: as a coordinator or as a member.
+    #[must_use]
+    pub fn may_read(&self, now: Time) -> bool {
+        match (&self.role, &self.view) {
+            (Role::Coordinator(c), _) => c.may_read(now, &self.setup),
+            (Role::Follower(f), Some(view)) if f.part == Part::Member && f.synced => {
+                self.leases.may_read(now, view.epoch, &self.setup)
+            }
+            _ => false,
+        }
+    }
+
+    /// The nodes whose acknowledgement a commit needs, if it coordinates: the ISR and pending learners, without itself.
+    #[must_use]
+    pub fn required(&self) -> Option<Vec<NodeId>> {
+        let Role::Coordinator(c) = &self.role else { return None };
+        Some(c.followers.iter().filter(|(_, f)| f.required()).map(|(node, _)| *node).collect())
+    }
+
+    /// Its role, in the words that people use.
+    #[must_use]
+    pub fn role_name(&self) -> &'static str {
+        match &self.role {
+            _ if self.stopped.is_some() => "stopped",
+            Role::Outside if self.log.is_blank() => "none",
+            Role::Outside => "stray",
+            Role::Former => "restarted",
+            Role::Follower(f) if f.part == Part::Member => "replica",
+            Role::Follower(_) => "learner",
+            Role::Coordinator(c) => match c.phase {
+                Phase::Recovering => "recovering",
+                Phase::Active => "coordinator",
+                Phase::Draining { .. } | Phase::Released { .. } => "handing_over",
+            },
+        }
+    }
+
+    /// Each follower and how far it is, if this server coordinates: (node, standing, acknowledged up to).
+    #[must_use]
+    pub fn followers(&self) -> Vec<(NodeId, &'static str, Seq)> {
+        let Role::Coordinator(c) = &self.role else { return Vec::new() };
+        let name = |standing| match standing {
+            Standing::Member => "in_sync",
+            Standing::Pending { .. } => "pending",
+            Standing::Learner => "learner",
+        };
+        c.followers.iter().map(|(node, f)| (*node, name(f.standing), f.matched)).collect()
+    }
+
+    /// Why the slot has stopped, if it has.
+    #[must_use]
+    pub fn alarm(&self) -> Option<&str> {
+        self.stopped.as_deref()
     }
 
     /// What the ECS is told, if this server coordinates the slot.
     #[must_use]
     pub fn report(&self) -> Option<SlotReport> {
-        None
+        let (Role::Coordinator(c), Some(view)) = (&self.role, &self.view) else { return None };
+        let (active, map) = (c.phase == Phase::Active, &self.log.image.map);
+        let (records, bytes) = (map.len() as u64, map.bytes());
+        Some(SlotReport { slot: self.slot, epoch: view.epoch, active, records, bytes, commit: self.log.commit() })
     }
 
     /// The epoch of a view in which this server has no part although it holds a copy; the ECS answers with a drop.
     #[must_use]
     pub fn stray(&self) -> Option<Epoch> {
-        None
-    }
-
-    /// The slot's durable state at this moment, tail included, for a checkpoint.
-    #[must_use]
-    pub fn snapshot(&self) -> SlotImage {
-        self.image.clone()
+        (self.part() == Part::None && !self.log.is_blank()).then(|| self.epoch()).flatten()
     }
 }

@@ -1,0 +1,3 @@
+//! The external configuration service's binary.
+
+fn main() {}

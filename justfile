@@ -1,0 +1,36 @@
+# `just` lists these. Each recipe is one or two plain commands, to be typed by hand where `just` is not installed.
+
+_default:
+    @just --list
+
+# All that CI runs, except the simulation. Never writes to the sources.
+verify:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+    cargo test --workspace
+
+# Formats, and applies what clippy can mend by itself.
+fix:
+    cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+    cargo fmt --all
+
+# A cluster of three servers and a shell.
+play *args:
+    cargo run --release --bin playground -- {{args}}
+
+# Simulated clusters under faults; a failing seed is printed and can be replayed with `just sim-seed`.
+sim seeds="2000":
+    cargo run --release -p harness --bin simulate -- --seeds {{seeds}}
+
+# One seed again, with its history.
+sim-seed seed:
+    cargo run --release -p harness --bin simulate -- --seed {{seed}}
+
+# Annulus and its peers in turn, with ratios. Peers that are not installed are named and skipped.
+bench *args:
+    cargo run --release -p harness --bin bench -- {{args}}
+
+# Licences and advisories of the dependencies (needs cargo-deny).
+deny:
+    cargo deny check

@@ -1,0 +1,584 @@
+//! The coordinator's part: recovering (C5), active (W1), handing over (L5); shrink and expand (C2, C3).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use common::control::{Ask, Change};
+use common::peer::{Beacon, Grant, PeerMsg};
+use common::retry::Known;
+use common::view::Part;
+use common::{Entry, LogId, NodeId, Op, Outcome, Rule, Seq, Time, View};
+
+use super::Setup;
+use super::action::{Action, Refusal, Reply, Token, Write, WriteOp};
+use super::lease::Leases;
+use super::log::Log;
+use super::progress::{Progress, Standing};
+
+/// Writes that may wait for the slot to become active; more are refused.
+const MAX_PARKED: usize = 1024;
+/// A learner this close to the end of the log becomes pending.
+const NEARLY: u64 = 64;
+
+/// Where a coordinator stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    /// Sends its log to all members and waits out old promises (C5, L3).
+    Recovering,
+    /// Proposes, reads, grants.
+    Active,
+    /// Proposes and grants no more; what it has proposed must commit before it can release.
+    Draining { to: NodeId, since: Time },
+    /// Has asked the ECS to complete the hand-over. Only a newer view ends this: the release may have taken effect.
+    Released { to: NodeId, asked: Time },
+}
+
+/// What a step needs beside the coordinator itself.
+pub(super) struct Ctx<'a> {
+    pub(super) now: Time,
+    pub(super) setup: &'a Setup,
+    pub(super) view: &'a View,
+    pub(super) log: &'a mut Log,
+    pub(super) leases: &'a mut Leases,
+    pub(super) out: &'a mut Vec<Action>,
+}
+
+impl Ctx<'_> {
+    pub(super) fn off(&self, rule: Rule) -> bool {
+        self.setup.switches.off(rule)
+    }
+
+    pub(super) fn send(&mut self, to: NodeId, msg: PeerMsg) {
+        self.out.push(Action::Send { to, msg });
+    }
+
+    pub(super) fn ask(&mut self, change: Change) {
+        self.out.push(Action::Ask(Ask { slot: self.view.slot, epoch: self.view.epoch, change }));
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Coordinator {
+    pub(super) phase: Phase,
+    pub(super) followers: BTreeMap<NodeId, Progress>,
+    /// L3: not active before.
+    pub(super) active_from: Time,
+    /// Who waits for which entry, and since when.
+    waiting: BTreeMap<Seq, Vec<(Token, Time)>>,
+    /// Writes that came before the slot was active, or while the lease is out, and until when they wait.
+    parked: VecDeque<(Time, Write, Token)>,
+    /// Whether the disk takes writes; if not, and since when the ECS was last told.
+    pub(super) writable: bool,
+    /// A member knows of commits that this log does not have: the disk has lied, and another must coordinate (C5).
+    lying: bool,
+    stepped_down: Option<Time>,
+    /// R3.
+    pub(super) rounds: Rounds,
+    /// Numbers walks.
+    walks: u64,
+}
+
+/// Confirmation rounds (R3): one serves all reads that came before it began.
+#[derive(Debug, Default)]
+pub(super) struct Rounds {
+    pub(super) latest: u64,
+    pub(super) confirmed: u64,
+    acks: BTreeSet<NodeId>,
+    sent: Time,
+}
+
+impl Coordinator {
+    /// A coordinator that has just adopted `ctx.view`, without continuing an earlier epoch.
+    pub(super) fn recovering(ctx: &mut Ctx<'_>, writable: bool) -> Coordinator {
+        let mut this = Coordinator {
+            phase: Phase::Recovering,
+            followers: BTreeMap::new(),
+            active_from: ctx.leases.active_from(ctx.view, ctx.setup),
+            waiting: BTreeMap::new(),
+            parked: VecDeque::new(),
+            writable,
+            lying: false,
+            stepped_down: None,
+            rounds: Rounds::default(),
+            walks: ctx.view.epoch.0 << 20,
+        };
+        this.regroup(ctx);
+        this
+    }
+
+    /// L4: whether this coordinator may stay what it is in `view`.
+    pub(super) fn continues(&self, old: &View, view: &View) -> bool {
+        let kept = |node: &NodeId| *node == old.coordinator || self.followers.get(node).is_some_and(Progress::required);
+        self.phase != Phase::Recovering
+            && view.previous == old.epoch
+            && view.coordinator == old.coordinator
+            && view.coordinator_boot == old.coordinator_boot
+            && view.isr.keys().all(kept)
+    }
+
+    /// Takes over a directly following view of its own (L4).
+    pub(super) fn carry_on(&mut self, ctx: &mut Ctx<'_>) {
+        self.phase = Phase::Active;
+        self.rounds = Rounds { latest: self.rounds.latest, confirmed: self.rounds.latest, ..Rounds::default() };
+        self.regroup(ctx);
+        self.step(ctx);
+    }
+
+    /// Arranges the followers as the view says and opens a session at this epoch with each.
+    fn regroup(&mut self, ctx: &mut Ctx<'_>) {
+        let me = ctx.setup.me.node;
+        let mut old = std::mem::take(&mut self.followers);
+        for node in ctx.view.isr.keys().chain(&ctx.view.targets).copied().filter(|node| *node != me) {
+            if self.followers.contains_key(&node) {
+                continue;
+            }
+            let standing = if ctx.view.isr.contains_key(&node) { Standing::Member } else { Standing::Learner };
+            let mut progress = old.remove(&node).unwrap_or_else(|| Progress::new(standing, ctx.now));
+            progress.standing = standing;
+            progress.synced = false;
+            progress.walk = None;
+            progress.asked = None;
+            self.followers.insert(node, progress);
+        }
+        ctx.log.pin(None);
+        for node in self.followers.keys().copied().collect::<Vec<_>>() {
+            self.sync(ctx, node);
+        }
+    }
+
+    pub(super) fn sync(&mut self, ctx: &mut Ctx<'_>, node: NodeId) {
+        if let Some(follower) = self.followers.get_mut(&node) {
+            follower.last_send = ctx.now;
+        }
+        let (lineage, end) = (ctx.log.image.lineage.clone(), ctx.log.end().seq);
+        let commit = ctx.log.commit();
+        ctx.send(node, PeerMsg::Sync { view: Box::new(ctx.view.clone()), lineage, end, commit });
+    }
+
+    fn required(&self) -> impl Iterator<Item = (&NodeId, &Progress)> {
+        self.followers.iter().filter(|(_, f)| f.required())
+    }
+
+    /// Until when this coordinator may serve (L1); alone, for ever.
+    pub(super) fn lease_until(&self, setup: &Setup) -> Time {
+        if setup.switches.off(Rule::NoPrimaryLease) {
+            return Time::MAX;
+        }
+        let narrow = setup.switches.off(Rule::NarrowLease);
+        let counted = self.required().filter(|(_, f)| !narrow || f.standing == Standing::Member);
+        let until = |f: &Progress| f.beacon_acked.map_or(Time::ZERO, |sent| sent + setup.timing.held());
+        counted.map(|(_, f)| until(f)).min().unwrap_or(Time::MAX)
+    }
+
+    /// Whether reads may be answered from the committed map now.
+    pub(super) fn may_read(&self, now: Time, setup: &Setup) -> bool {
+        matches!(self.phase, Phase::Active | Phase::Draining { .. }) && now < self.lease_until(setup)
+    }
+
+    /// A client's write: proposed, parked or refused.
+    pub(super) fn write(&mut self, ctx: &mut Ctx<'_>, write: Write, token: Token) {
+        let refusal = match self.phase {
+            Phase::Draining { .. } | Phase::Released { .. } => Refusal::WriteLocked,
+            _ if !self.writable => Refusal::Unavailable("the coordinator's disk takes no writes: free some space"),
+            Phase::Active if ctx.now < self.lease_until(ctx.setup) && self.parked.is_empty() => {
+                return self.propose(ctx, write, token);
+            }
+            _ if self.parked.len() < MAX_PARKED => {
+                self.parked.push_back((ctx.now + ctx.setup.timing.patience, write, token));
+                return;
+            }
+            _ => Refusal::Unavailable("too many writes already wait for this slot"),
+        };
+        ctx.out.push(Action::Reply { token, reply: Reply::Refused(refusal) });
+    }
+
+    fn propose(&mut self, ctx: &mut Ctx<'_>, write: Write, token: Token) {
+        if let Some(request) = &write.request {
+            if let Some(seq) = ctx.log.in_flight(request) {
+                self.waiting.entry(seq).or_default().push((token, ctx.now));
+                return;
+            }
+            let reply = match ctx.log.image.retries.lookup(request) {
+                Known::Done(outcome) => Some(Reply::Written(outcome)),
+                Known::Forgotten if write.retry => Some(Reply::Unknown("the result of this retry is no longer kept")),
+                Known::Forgotten | Known::Never => None,
+            };
+            if let Some(reply) = reply {
+                ctx.out.push(Action::Reply { token, reply });
+                return;
+            }
+        }
+        let exists = ctx.log.will_exist(&write.key);
+        let (op, outcome) = match write.op {
+            WriteOp::Put(value) if exists => (Op::Put { key: write.key, value }, Outcome::Updated),
+            WriteOp::Put(value) => (Op::Put { key: write.key, value }, Outcome::Created),
+            WriteOp::Delete if exists => (Op::Delete { key: write.key }, Outcome::Deleted),
+            WriteOp::Delete => (Op::Noop, Outcome::Missing),
+        };
+        let id = LogId { epoch: ctx.view.epoch, seq: ctx.log.end().seq.next() };
+        ctx.log.append(Entry { id, op, outcome, request: write.request }, ctx.out);
+        self.waiting.entry(id.seq).or_default().push((token, ctx.now));
+        self.flush_all(ctx);
+        self.advance(ctx);
+    }
+
+    pub(super) fn flush_all(&mut self, ctx: &mut Ctx<'_>) {
+        for node in self.followers.keys().copied().collect::<Vec<_>>() {
+            self.flush(ctx, node);
+        }
+    }
+
+    /// Sends a follower what its window allows.
+    pub(super) fn flush(&mut self, ctx: &mut Ctx<'_>, node: NodeId) {
+        let rank = rank_of(ctx.view, node);
+        let Some(follower) = self.followers.get_mut(&node) else { return };
+        loop {
+            match follower.next_entries(ctx.log) {
+                Ok(None) => return,
+                Ok(Some((prev, entries))) => {
+                    let Some(prev) = ctx.log.id_at(prev) else { return };
+                    if follower.matched == prev.seq {
+                        follower.stalled = ctx.now;
+                    }
+                    follower.last_send = ctx.now;
+                    let (slot, epoch, commit) = (ctx.view.slot, ctx.view.epoch, ctx.log.commit());
+                    ctx.send(node, PeerMsg::PutFromCoordinator { slot, epoch, rank, prev, entries, commit });
+                }
+                Err(()) => return self.beyond_reach(ctx, node),
+            }
+        }
+    }
+
+    /// A follower needs entries that are no longer in memory.
+    pub(super) fn beyond_reach(&mut self, ctx: &mut Ctx<'_>, node: NodeId) {
+        let Some(follower) = self.followers.get_mut(&node) else { return };
+        follower.streaming = false;
+        match follower.standing {
+            // An ISR member has every committed entry; one that does not has lost some: it must not count any longer.
+            Standing::Member | Standing::Pending { .. } => {
+                if follower.may_ask(ctx.now, &ctx.setup.timing) {
+                    ctx.ask(Change::Shrink { node });
+                }
+            }
+            Standing::Learner if self.phase == Phase::Active => self.begin_walk(ctx, node),
+            Standing::Learner => {}
+        }
+    }
+
+    /// A follower has answered the Sync of this epoch: its log agrees up to `at`, or it cannot tell.
+    pub(super) fn sync_acked(&mut self, ctx: &mut Ctx<'_>, node: NodeId, at: Option<Seq>) {
+        let Some(follower) = self.followers.get_mut(&node) else { return };
+        let Some(at) = at.filter(|at| ctx.log.after(*at).is_some()) else {
+            follower.synced = true;
+            if follower.walk.is_none() {
+                self.beyond_reach(ctx, node);
+            }
+            return;
+        };
+        follower.acked(ctx.now, at);
+        if !follower.streaming || !follower.synced {
+            follower.rewind();
+        }
+        (follower.synced, follower.streaming) = (true, true);
+        self.flush(ctx, node);
+        self.step(ctx);
+    }
+
+    /// A follower knows of commits beyond this log: this disk has lost entries. Better that another coordinates (C5).
+    pub(super) fn has_lost_entries(&mut self, ctx: &mut Ctx<'_>, node: NodeId, commit: Seq) {
+        if !std::mem::replace(&mut self.lying, true) {
+            let (slot, end) = (ctx.view.slot, ctx.log.end().seq);
+            let what = format!("slot {slot}: {node} knows of commits up to {commit}, this log ends at {end}");
+            ctx.out.push(Action::Alarm(format!("{what}: the disk has lost entries; stepping down")));
+        }
+    }
+
+    pub(super) fn next_walk(&mut self) -> u64 {
+        self.walks += 1;
+        self.walks
+    }
+
+    /// Everything that may have become possible: activation, commits, standings, parked writes, a release.
+    pub(super) fn step(&mut self, ctx: &mut Ctx<'_>) {
+        if self.phase == Phase::Recovering {
+            self.try_activate(ctx);
+        }
+        self.advance(ctx);
+        self.expand(ctx);
+        self.unpark(ctx);
+        self.try_release(ctx);
+    }
+
+    /// C5: active once every member has the whole log at this epoch and the waits of L3 are over.
+    fn try_activate(&mut self, ctx: &mut Ctx<'_>) {
+        let end = ctx.log.end().seq;
+        let all_have_it = self.required().all(|(_, f)| f.synced && f.matched >= end);
+        if self.lying || ctx.now < self.active_from || !all_have_it || ctx.log.durable() < end {
+            return;
+        }
+        self.phase = Phase::Active;
+        ctx.log.commit_to(end, |_| {});
+        for node in self.followers.keys().copied().collect::<Vec<_>>() {
+            if self.followers.get(&node).is_some_and(|f| f.standing == Standing::Learner && f.synced && !f.streaming) {
+                self.beyond_reach(ctx, node);
+            }
+        }
+    }
+
+    /// Until when commits are held back: read leases of servers that have left the ISR (L4).
+    pub(super) fn held_until(ctx: &Ctx<'_>) -> Time {
+        if ctx.off(Rule::ContNoHold) { Time::ZERO } else { ctx.leases.outsiders_until(ctx.view) }
+    }
+
+    /// W1: commits what everybody who is required has.
+    pub(super) fn advance(&mut self, ctx: &mut Ctx<'_>) {
+        if self.phase == Phase::Recovering || ctx.now < Self::held_until(ctx) {
+            return;
+        }
+        let early = ctx.off(Rule::ShrinkEarly);
+        let needed = self.required().filter(|(_, f)| !early || f.asked.is_none());
+        let everywhere = needed.map(|(_, f)| f.matched).min().unwrap_or(Seq(u64::MAX)).min(ctx.log.durable());
+        if everywhere <= ctx.log.commit() {
+            return;
+        }
+        let (waiting, out) = (&mut self.waiting, &mut *ctx.out);
+        ctx.log.commit_to(everywhere, |entry| {
+            for (token, _) in waiting.remove(&entry.id.seq).unwrap_or_default() {
+                out.push(Action::Reply { token, reply: Reply::Written(entry.outcome) });
+            }
+        });
+    }
+
+    /// C3: a nearly caught-up learner becomes pending; a pending one with everything is proposed to the ECS.
+    fn expand(&mut self, ctx: &mut Ctx<'_>) {
+        if self.phase != Phase::Active {
+            return;
+        }
+        let (end, commit) = (ctx.log.end().seq, ctx.log.commit());
+        let fresh = ctx.setup.timing.beacon * 2;
+        let early = ctx.off(Rule::ExpandEarly);
+        let mut asks = Vec::new();
+        for (node, follower) in &mut self.followers {
+            let ready = follower.synced && follower.streaming && follower.matched.0 + NEARLY >= end.0;
+            let answers = follower.beacon_acked.is_some_and(|sent| ctx.now.since(sent) <= fresh);
+            if follower.standing == Standing::Learner && ready && (answers || early) {
+                follower.standing = Standing::Pending { since: ctx.now };
+                follower.asked = None;
+            }
+            let Standing::Pending { since } = follower.standing else { continue };
+            let promised = follower.beacon_acked.is_some_and(|sent| sent >= since);
+            let complete = follower.matched >= commit && (promised || ctx.setup.switches.off(Rule::NarrowLease));
+            let Some((store, boot)) = follower.identity else { continue };
+            if (complete || early) && follower.may_ask(ctx.now, &ctx.setup.timing) {
+                asks.push(Change::Expand { node: *node, store, boot });
+            }
+            if early {
+                follower.standing = Standing::Learner;
+            }
+        }
+        asks.into_iter().for_each(|change| ctx.ask(change));
+    }
+
+    fn unpark(&mut self, ctx: &mut Ctx<'_>) {
+        while self.phase == Phase::Active && self.writable && ctx.now < self.lease_until(ctx.setup) {
+            let Some((_, write, token)) = self.parked.pop_front() else { return };
+            self.propose(ctx, write, token);
+        }
+    }
+
+    /// L5: the ECS wants `to` to take over.
+    pub(super) fn hand_over(&mut self, ctx: &mut Ctx<'_>, to: NodeId) {
+        let in_sync = self.followers.get(&to).is_some_and(|f| f.standing == Standing::Member && f.synced);
+        if self.phase == Phase::Active && in_sync {
+            self.phase = Phase::Draining { to, since: ctx.now };
+            self.try_release(ctx);
+        }
+    }
+
+    /// L5: drained, and nobody reads on a lease of this coordinator outside the ISR: ask, carrying the release.
+    fn try_release(&mut self, ctx: &mut Ctx<'_>) {
+        let Phase::Draining { to, since } = self.phase else { return };
+        if ctx.log.commit() >= ctx.log.end().seq && ctx.now >= ctx.leases.outsiders_until(ctx.view) {
+            self.phase = Phase::Released { to, asked: ctx.now };
+            ctx.ask(Change::HandOver { to });
+        } else if ctx.now.since(since) > ctx.setup.timing.ack_timeout {
+            // Nothing was asked yet, so nothing can have happened: going on is safe.
+            self.phase = Phase::Active;
+        }
+    }
+
+    /// Time passed.
+    pub(super) fn tick(&mut self, ctx: &mut Ctx<'_>) {
+        self.chase(ctx);
+        self.give_up_waiting(ctx);
+        if let Phase::Released { to, asked } = self.phase
+            && ctx.now.since(asked) > ctx.setup.timing.lease
+        {
+            self.phase = Phase::Released { to, asked: ctx.now };
+            ctx.ask(Change::HandOver { to });
+        }
+        if (!self.writable || self.lying)
+            && self.stepped_down.is_none_or(|at| ctx.now.since(at) > ctx.setup.timing.lease * 4)
+        {
+            self.stepped_down = Some(ctx.now);
+            ctx.ask(Change::StepDown);
+        }
+        self.step(ctx);
+    }
+
+    /// C2, and everything that may have been lost on the way.
+    fn chase(&mut self, ctx: &mut Ctx<'_>) {
+        let timing = &ctx.setup.timing;
+        for node in self.followers.keys().copied().collect::<Vec<_>>() {
+            let Some(follower) = self.followers.get_mut(&node) else { continue };
+            if follower.required() && follower.overdue(ctx.now, ctx.log.end().seq, timing) {
+                if ctx.off(Rule::DropPending) && follower.standing != Standing::Member {
+                    follower.standing = Standing::Learner;
+                } else if follower.may_ask(ctx.now, timing) {
+                    ctx.ask(Change::Shrink { node });
+                }
+            }
+            let Some(follower) = self.followers.get_mut(&node) else { continue };
+            if follower.should_resend(ctx.now, timing) {
+                self.resend(ctx, node);
+            }
+        }
+        self.confirm_again(ctx);
+    }
+
+    /// Sends again whatever this follower has not answered.
+    pub(super) fn resend(&mut self, ctx: &mut Ctx<'_>, node: NodeId) {
+        let Some(follower) = self.followers.get_mut(&node) else { return };
+        follower.last_send = ctx.now;
+        if !follower.synced {
+            return self.sync(ctx, node);
+        }
+        if follower.walk.is_some() {
+            return self.resend_walk(ctx, node);
+        }
+        follower.rewind();
+        self.flush(ctx, node);
+    }
+
+    fn give_up_waiting(&mut self, ctx: &mut Ctx<'_>) {
+        while let Some((_, _, token)) = self.parked.pop_front_if(|(until, ..)| *until <= ctx.now) {
+            let why = "its coordinator is not active (it recovers, or cannot reach its replicas)";
+            ctx.out.push(Action::Reply { token, reply: Reply::Refused(Refusal::Unavailable(why)) });
+        }
+        let patience = ctx.setup.timing.write_patience;
+        for tokens in self.waiting.values_mut() {
+            for (token, _) in tokens.extract_if(.., |(_, since)| ctx.now.since(*since) > patience) {
+                let reply = Reply::Unknown("the replicas did not confirm the write in time");
+                ctx.out.push(Action::Reply { token, reply });
+            }
+        }
+    }
+
+    /// Another coordinates from now on.
+    pub(super) fn retire(mut self, part: Part, out: &mut Vec<Action>) -> VecDeque<(Time, Write, Token)> {
+        for (token, _) in std::mem::take(&mut self.waiting).into_values().flatten() {
+            let reply = Reply::Unknown("the coordinator changed while the write was on its way");
+            out.push(Action::Reply { token, reply });
+        }
+        if part == Part::Coordinator {
+            return self.parked;
+        }
+        for (_, _, token) in self.parked {
+            out.push(Action::Reply { token, reply: Reply::Refused(Refusal::NotResponsible) });
+        }
+        VecDeque::new()
+    }
+
+    /// Takes over the writes that waited in the epoch before.
+    pub(super) fn inherit(&mut self, parked: VecDeque<(Time, Write, Token)>) {
+        self.parked = parked;
+    }
+
+    /// L1, L2: a beacon for each follower that is in session, with a read lease for members.
+    pub(super) fn beacons(&mut self, ctx: &mut Ctx<'_>, beacons: &mut Vec<(NodeId, Beacon)>) {
+        if matches!(self.phase, Phase::Released { .. }) {
+            return;
+        }
+        let lease_until = self.lease_until(ctx.setup);
+        let (slot, epoch, commit) = (ctx.view.slot, ctx.view.epoch, ctx.log.commit());
+        for (node, follower) in &self.followers {
+            let mut grant = None;
+            if self.phase == Phase::Active
+                && follower.standing == Standing::Member
+                && let Some(answered) = follower.answered
+            {
+                let unbounded = ctx.setup.switches.off(Rule::GrantUnbounded);
+                let left = if unbounded { ctx.setup.timing.lease } else { lease_until.since(ctx.now) };
+                let left = left.min(ctx.setup.timing.lease);
+                if !left.is_zero() {
+                    ctx.leases.grant(*node, ctx.now + left);
+                    grant = Some(Grant { answered, micros: u64::try_from(left.as_micros()).unwrap_or(0) });
+                }
+            }
+            beacons.push((*node, Beacon { slot, epoch, commit, grant }));
+        }
+    }
+
+    /// R3: joins the round that begins after now; returns its number.
+    pub(super) fn join_round(&mut self, ctx: &mut Ctx<'_>) -> u64 {
+        if self.rounds.latest > self.rounds.confirmed {
+            return self.rounds.latest + 1;
+        }
+        self.begin_round(ctx);
+        self.rounds.latest
+    }
+
+    fn begin_round(&mut self, ctx: &mut Ctx<'_>) {
+        self.rounds.latest += 1;
+        self.rounds.acks.clear();
+        self.send_round(ctx);
+        self.round_acked(ctx, None, false);
+    }
+
+    fn send_round(&mut self, ctx: &mut Ctx<'_>) {
+        self.rounds.sent = ctx.now;
+        let (slot, epoch, round) = (ctx.view.slot, ctx.view.epoch, self.rounds.latest);
+        for node in self.required().map(|(node, _)| *node).collect::<Vec<_>>() {
+            ctx.send(node, PeerMsg::Confirm { slot, epoch, round });
+        }
+    }
+
+    fn confirm_again(&mut self, ctx: &mut Ctx<'_>) {
+        let open = self.rounds.latest > self.rounds.confirmed;
+        if open && ctx.now.since(self.rounds.sent) > ctx.setup.timing.resend {
+            self.send_round(ctx);
+        }
+    }
+
+    /// A member confirmed; `wanted` says that reads wait for a later round.
+    pub(super) fn round_acked(&mut self, ctx: &mut Ctx<'_>, from: Option<(NodeId, u64)>, wanted: bool) {
+        if let Some((node, round)) = from
+            && round == self.rounds.latest
+        {
+            self.rounds.acks.insert(node);
+        }
+        let all = self.required().all(|(node, _)| self.rounds.acks.contains(node));
+        if all && self.rounds.latest > self.rounds.confirmed {
+            self.rounds.confirmed = self.rounds.latest;
+            if wanted {
+                self.begin_round(ctx);
+            }
+        }
+    }
+
+    /// Whether anything is going on that needs frequent ticks.
+    pub(super) fn is_busy(&self) -> bool {
+        self.phase != Phase::Active
+            || !self.waiting.is_empty()
+            || !self.parked.is_empty()
+            || !self.writable
+            || self.lying
+            || self.followers.values().any(|f| !f.synced || f.standing != Standing::Member || f.matched < f.sent)
+    }
+}
+
+/// Which replica a follower is: its place after the coordinator in the preference order, else after all targets.
+fn rank_of(view: &View, node: NodeId) -> u8 {
+    let others = view.targets.iter().filter(|n| **n != view.coordinator);
+    let place = others.clone().position(|n| *n == node).unwrap_or(others.count());
+    u8::try_from(place + 1).unwrap_or(u8::MAX)
+}

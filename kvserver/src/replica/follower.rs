@@ -1,0 +1,224 @@
+//! The part of everyone who follows a coordinator: members of the ISR and learners.
+
+use common::peer::{Beacon, BeaconAck, PeerMsg};
+use common::view::Part;
+use common::{Entry, Lineage, LogId, NodeId, Rule, Seq};
+
+use super::coordinator::Ctx;
+use crate::storage::record::Change;
+
+/// A follower's volatile state in one epoch.
+#[derive(Debug)]
+pub(super) struct Follower {
+    /// In the ISR, or a learner.
+    pub(super) part: Part,
+    /// The coordinator's Sync was taken at this epoch: the whole log is known to equal its log.
+    pub(super) synced: bool,
+    /// The mark of the record of the adopted view: nothing is acknowledged at this epoch before it is on disk.
+    view_mark: u64,
+    /// What to send once a mark is on disk.
+    deferred: Vec<(u64, PeerMsg)>,
+    /// The end that was acknowledged last.
+    acked: Seq,
+    /// The walk this learner is in, and the frame it waits for.
+    walk: Option<(u64, u32)>,
+    /// The walk that was finished last.
+    walked: Option<u64>,
+}
+
+impl Follower {
+    pub(super) fn new(part: Part, view_mark: u64) -> Follower {
+        let (deferred, acked) = (Vec::new(), Seq(0));
+        Follower { part, synced: false, view_mark, deferred, acked, walk: None, walked: None }
+    }
+
+    /// A message of the coordinator at the current epoch. True if the slot has seen the impossible and must stop.
+    pub(super) fn handle(&mut self, ctx: &mut Ctx<'_>, from: NodeId, msg: PeerMsg) -> Result<(), String> {
+        let (slot, epoch) = (ctx.view.slot, ctx.view.epoch);
+        match msg {
+            PeerMsg::Sync { lineage, end, .. } => return self.sync(ctx, from, &lineage, end),
+            PeerMsg::PutFromCoordinator { prev, entries, commit, .. } if self.synced => {
+                return self.take(ctx, from, prev, entries, commit);
+            }
+            PeerMsg::Confirm { round, .. } => ctx.send(from, PeerMsg::ConfirmAck { slot, epoch, round }),
+            PeerMsg::WalkBegin { walk, .. } if self.part == Part::Learner => self.walk_begin(ctx, walk),
+            PeerMsg::WalkFill { walk, frame, leaves, .. } => {
+                let Some((current, expected)) = &mut self.walk else { return Ok(()) };
+                if *current != walk {
+                    return Ok(());
+                }
+                if frame == *expected {
+                    *expected += 1;
+                    ctx.log.image.map.fill(&leaves);
+                    ctx.log.record(Change::Fill { leaves }, ctx.out);
+                }
+                if let Some(frame) = expected.checked_sub(1) {
+                    ctx.send(from, PeerMsg::WalkFillAck { slot, epoch, walk, frame });
+                }
+            }
+            PeerMsg::WalkEnd { walk, entries, at, root, lineage, retries, .. } => {
+                if self.walked == Some(walk) {
+                    self.when_durable(ctx, PeerMsg::WalkDone { slot, epoch, walk, ok: true });
+                } else if self.walk.is_some_and(|(current, _)| current == walk) {
+                    self.walk_end(ctx, walk, entries, at, root, lineage, retries);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// W2: cuts the tail where the two logs part, and says how far they agree.
+    fn sync(&mut self, ctx: &mut Ctx<'_>, from: NodeId, lineage: &Lineage, end: Seq) -> Result<(), String> {
+        let (slot, epoch, commit) = (ctx.view.slot, ctx.view.epoch, ctx.log.commit());
+        let mut at = None;
+        if ctx.log.has_position() {
+            let (my_end, mine) = (ctx.log.end().seq, &ctx.log.image.lineage);
+            at = mine.agreed(my_end, commit, lineage, end);
+            if ctx.off(Rule::NoEpochMatch) {
+                at = Some(my_end.min(end));
+            }
+        }
+        if let Some(at) = at {
+            if at < commit {
+                return Err(format!(
+                    "slot {slot}: the coordinator {from} would cut entries after {at}, committed to {commit}"
+                ));
+            }
+            // A coordinator whose log is shorter than what is committed here will see it from the answer.
+            ctx.log.truncate(at, ctx.out);
+        }
+        self.synced = at.is_some_and(|at| at <= end);
+        self.walk = None;
+        let (store, boot) = (ctx.setup.me.store, ctx.setup.me.boot);
+        self.when_durable(ctx, PeerMsg::SyncAck { slot, epoch, at, commit, store, boot });
+        Ok(())
+    }
+
+    /// Entries of the coordinator.
+    fn take(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        from: NodeId,
+        prev: LogId,
+        entries: Vec<Entry>,
+        commit: Seq,
+    ) -> Result<(), String> {
+        let (slot, epoch) = (ctx.view.slot, ctx.view.epoch);
+        let matches = prev.seq <= ctx.log.commit() || ctx.log.id_at(prev.seq) == Some(prev);
+        if !matches && !ctx.off(Rule::NoEpochMatch) {
+            if prev.seq <= ctx.log.end().seq {
+                return Err(format!("slot {slot}: entry {prev:?} of {from} is another one here, in one session"));
+            }
+            let have = ctx.log.end().seq;
+            ctx.send(from, PeerMsg::PutGap { slot, epoch, have });
+            return Ok(());
+        }
+        let mut news = false;
+        for entry in entries {
+            if entry.id.seq == ctx.log.end().seq.next() {
+                ctx.log.append(entry, ctx.out);
+                news = true;
+            }
+        }
+        self.learn_commit(ctx, commit);
+        if !news || ctx.off(Rule::NoFsync) {
+            self.acknowledge(ctx, from);
+        }
+        Ok(())
+    }
+
+    /// What the coordinator says is committed is committed here as far as the log goes: the logs are equal.
+    pub(super) fn learn_commit(&mut self, ctx: &mut Ctx<'_>, commit: Seq) {
+        let commit = commit.min(ctx.log.end().seq);
+        if self.synced && commit > ctx.log.commit() {
+            ctx.log.commit_to(commit, |_| {});
+        }
+    }
+
+    fn acknowledge(&mut self, ctx: &mut Ctx<'_>, to: NodeId) {
+        if self.synced && ctx.log.is_durable(self.view_mark) {
+            self.acked = ctx.log.durable();
+            ctx.send(to, PeerMsg::PutAck { slot: ctx.view.slot, epoch: ctx.view.epoch, end: self.acked });
+        }
+    }
+
+    /// Says `msg` to the coordinator once everything recorded so far is on disk.
+    fn when_durable(&mut self, ctx: &mut Ctx<'_>, msg: PeerMsg) {
+        let mark = ctx.log.mark();
+        if ctx.log.is_durable(mark) || ctx.off(Rule::NoFsync) {
+            return ctx.send(ctx.view.coordinator, msg);
+        }
+        // A repeated question needs one answer only.
+        self.deferred.retain(|(_, m)| std::mem::discriminant(m) != std::mem::discriminant(&msg));
+        self.deferred.push((mark, msg));
+    }
+
+    /// More is on disk.
+    pub(super) fn durable(&mut self, ctx: &mut Ctx<'_>) {
+        let coordinator = ctx.view.coordinator;
+        for (_, msg) in self.deferred.extract_if(.., |(mark, _)| ctx.log.is_durable(*mark)).collect::<Vec<_>>() {
+            ctx.send(coordinator, msg);
+        }
+        if ctx.log.durable() > self.acked {
+            self.acknowledge(ctx, coordinator);
+        }
+    }
+
+    /// L1: a beacon at the current epoch from its coordinator.
+    pub(super) fn beacon(&mut self, ctx: &mut Ctx<'_>, beacon: &Beacon) -> BeaconAck {
+        ctx.leases.promise(ctx.now, beacon.epoch, &ctx.setup.timing);
+        if let Some(grant) = &beacon.grant {
+            ctx.leases.hold(beacon.epoch, grant);
+        }
+        self.learn_commit(ctx, beacon.commit);
+        let settled = self.synced && ctx.log.is_durable(self.view_mark);
+        BeaconAck { slot: beacon.slot, epoch: beacon.epoch, end: settled.then(|| ctx.log.durable()) }
+    }
+
+    /// The copy gives up its position: until the walk ends it is only a starting point.
+    fn walk_begin(&mut self, ctx: &mut Ctx<'_>, walk: u64) {
+        if self.walked == Some(walk) {
+            return;
+        }
+        self.synced = false;
+        if self.walk.is_none_or(|(current, _)| current != walk) {
+            self.walk = Some((walk, 0));
+            if ctx.log.has_position() && !ctx.off(Rule::ClaimKept) {
+                ctx.log.image.base = None;
+                ctx.log.image.tail.clear();
+                ctx.log.image.lineage = Lineage::default();
+                ctx.log.record(Change::WalkBegin {}, ctx.out);
+                ctx.log.reset();
+            }
+        }
+        let digests = if ctx.log.image.map.is_empty() { Vec::new() } else { ctx.log.image.map.digests() };
+        let (slot, epoch) = (ctx.view.slot, ctx.view.epoch);
+        self.when_durable(ctx, PeerMsg::WalkDigests { slot, epoch, walk, digests });
+    }
+
+    #[allow(clippy::too_many_arguments)] // the fields of one message
+    fn walk_end(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        walk: u64,
+        entries: Vec<Entry>,
+        at: LogId,
+        root: u64,
+        lineage: Lineage,
+        retries: common::retry::RetryTable,
+    ) {
+        let (slot, epoch) = (ctx.view.slot, ctx.view.epoch);
+        entries.iter().for_each(|entry| ctx.log.image.map.apply(&entry.op));
+        self.walk = None;
+        let ok = ctx.log.image.map.root() == root;
+        if ok {
+            (ctx.log.image.base, ctx.log.image.tail) = (Some(at), Vec::new());
+            (ctx.log.image.lineage, ctx.log.image.retries) = (lineage.clone(), retries.clone());
+            ctx.log.record(Change::WalkEnd { entries, at, lineage, retries }, ctx.out);
+            ctx.log.reset();
+            self.walked = Some(walk);
+        }
+        self.when_durable(ctx, PeerMsg::WalkDone { slot, epoch, walk, ok });
+    }
+}

@@ -1,0 +1,247 @@
+//! The slot's log around its image: what is committed (the map), what is not yet (the tail), what is on disk, and the
+//! committed entries that are still in memory for learners.
+//!
+//! Invariants: base <= durable <= end once everything is fsynced; the map holds exactly the entries up to the base
+//! (W4, I6); every change of the image is a journal record, in order.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use common::{ClientId, Entry, Epoch, LogId, Outcome, RequestId, Rule, Seq, Slot, Switches, View};
+
+use super::action::Action;
+use crate::storage::SlotImage;
+use crate::storage::record::{Change, Record};
+
+/// Committed entries kept in memory for learners, per slot, in bytes. Beyond it a learner is served by content.
+const RECENT_BYTES: usize = 128 << 10;
+/// The same while a walk needs them; beyond it the walk starts over.
+const PINNED_BYTES: usize = 32 << 20;
+
+#[derive(Debug)]
+pub(super) struct Log {
+    slot: Slot,
+    switches: Switches,
+    pub(super) image: SlotImage,
+    /// Committed entries up to the base, oldest first.
+    recent: VecDeque<Entry>,
+    recent_bytes: usize,
+    /// A walk needs the entries after this one.
+    pinned: Option<Seq>,
+    /// The records up to this mark are on disk.
+    durable_mark: u64,
+    /// The entries up to this one are on disk.
+    durable: Seq,
+    unsynced: VecDeque<(u64, Seq)>,
+    /// The newest uncommitted entry of each key that has one.
+    dirty: BTreeMap<Bytes, Seq>,
+    /// Uncommitted entries that answer a request.
+    requests: BTreeMap<(ClientId, u64), Seq>,
+}
+
+impl Log {
+    pub(super) fn new(slot: Slot, switches: Switches, image: SlotImage) -> Log {
+        let mut log = Log {
+            slot,
+            switches,
+            durable_mark: image.mark,
+            durable: image.end().seq,
+            image,
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+            pinned: None,
+            unsynced: VecDeque::new(),
+            dirty: BTreeMap::new(),
+            requests: BTreeMap::new(),
+        };
+        log.reindex();
+        if switches.off(Rule::ReplayAll) {
+            log.commit_to(log.end().seq, |_| {});
+        }
+        log
+    }
+
+    /// The last committed entry that is known; 0 without a position.
+    pub(super) fn commit(&self) -> Seq {
+        self.image.base.unwrap_or_default().seq
+    }
+
+    pub(super) fn end(&self) -> LogId {
+        self.image.end()
+    }
+
+    pub(super) fn durable(&self) -> Seq {
+        self.durable
+    }
+
+    pub(super) fn has_position(&self) -> bool {
+        self.image.base.is_some()
+    }
+
+    /// Whether the slot is as if it had never held anything.
+    pub(super) fn is_blank(&self) -> bool {
+        self.image.base == Some(LogId::default()) && self.image.tail.is_empty() && self.image.map.is_empty()
+    }
+
+    /// The mark of the last record, and whether everything up to `mark` is on disk.
+    pub(super) fn mark(&self) -> u64 {
+        self.image.mark
+    }
+
+    pub(super) fn is_durable(&self, mark: u64) -> bool {
+        mark <= self.durable_mark
+    }
+
+    pub(super) fn record(&mut self, change: Change, out: &mut Vec<Action>) {
+        self.image.mark += 1;
+        out.push(Action::Journal(Record { slot: self.slot, mark: self.image.mark, change }));
+    }
+
+    pub(super) fn adopt(&mut self, view: &View, out: &mut Vec<Action>) {
+        self.image.view = Some(view.clone());
+        self.record(Change::View(view.clone()), out);
+    }
+
+    pub(super) fn append(&mut self, entry: Entry, out: &mut Vec<Action>) {
+        debug_assert_eq!(entry.id.seq, self.end().seq.next(), "a log has no gaps");
+        self.record(Change::Append(entry.clone()), out);
+        self.unsynced.push_back((self.image.mark, entry.id.seq));
+        if self.switches.off(Rule::NoFsync) {
+            self.durable = entry.id.seq;
+        }
+        self.image.lineage.note(entry.id);
+        self.index(&entry);
+        self.image.tail.push(entry);
+    }
+
+    /// Cuts the uncommitted entries after `after` off. The caller has made sure that none of them is committed.
+    pub(super) fn truncate(&mut self, after: Seq, out: &mut Vec<Action>) {
+        if after >= self.end().seq {
+            return;
+        }
+        self.record(Change::Truncate { after }, out);
+        self.image.tail.retain(|entry| entry.id.seq <= after);
+        self.image.lineage.truncate_after(after);
+        self.unsynced.retain(|(_, seq)| *seq <= after);
+        self.durable = self.durable.min(after);
+        self.reindex();
+    }
+
+    /// Takes note that the records up to `mark` are on disk.
+    pub(super) fn synced(&mut self, mark: u64) {
+        self.durable_mark = self.durable_mark.max(mark);
+        while let Some((_, seq)) = self.unsynced.pop_front_if(|(m, _)| *m <= mark) {
+            self.durable = self.durable.max(seq);
+        }
+    }
+
+    /// Applies the entries up to `seq`, telling each to `applied`.
+    pub(super) fn commit_to(&mut self, seq: Seq, mut applied: impl FnMut(&Entry)) {
+        let count = self.image.tail.partition_point(|entry| entry.id.seq <= seq);
+        for entry in self.image.tail.drain(..count) {
+            self.image.map.apply(&entry.op);
+            if let Some(request) = &entry.request {
+                self.image.retries.record(request, entry.outcome);
+                self.requests.remove(&(request.client, request.seq));
+            }
+            if let Some(key) = entry.op.key()
+                && self.dirty.get(key) == Some(&entry.id.seq)
+            {
+                self.dirty.remove(key);
+            }
+            self.image.base = Some(entry.id);
+            applied(&entry);
+            self.recent_bytes += entry.weight();
+            self.recent.push_back(entry);
+        }
+        self.trim();
+    }
+
+    fn trim(&mut self) {
+        while self.recent_bytes > RECENT_BYTES {
+            let unpinned = |e: &Entry| self.pinned.is_none_or(|pin| e.id.seq <= pin);
+            if self.recent_bytes <= PINNED_BYTES && !self.recent.front().is_some_and(unpinned) {
+                return;
+            }
+            let Some(entry) = self.recent.pop_front() else { return };
+            self.recent_bytes -= entry.weight();
+        }
+    }
+
+    /// Keeps the entries after `pin` in memory (within bounds), for a walk.
+    pub(super) fn pin(&mut self, pin: Option<Seq>) {
+        self.pinned = pin;
+        self.trim();
+    }
+
+    /// The entries after `seq`, if they are all still in memory.
+    pub(super) fn after(&self, seq: Seq) -> Option<impl Iterator<Item = &Entry>> {
+        let first = self.recent.front().or(self.image.tail.first()).map_or(self.end().seq.next(), |e| e.id.seq);
+        if seq.next() < first || seq > self.end().seq {
+            return None;
+        }
+        let skip = usize::try_from(seq.0 + 1 - first.0).unwrap_or(usize::MAX);
+        let in_recent = skip.min(self.recent.len());
+        Some(self.recent.iter().skip(in_recent).chain(self.image.tail.iter().skip(skip - in_recent)))
+    }
+
+    /// The entry's name at `seq`, if it is known.
+    pub(super) fn id_at(&self, seq: Seq) -> Option<LogId> {
+        if seq == Seq(0) {
+            return Some(LogId::default());
+        }
+        if let Some(base) = self.image.base.filter(|base| base.seq == seq) {
+            return Some(base);
+        }
+        let epoch: Epoch = self.image.lineage.epoch_at(seq)?;
+        (seq <= self.end().seq).then_some(LogId { epoch, seq })
+    }
+
+    /// The newest uncommitted entry of `key`.
+    pub(super) fn dirty(&self, key: &[u8]) -> Option<&Entry> {
+        let seq = *self.dirty.get(key)?;
+        let at = self.image.tail.partition_point(|entry| entry.id.seq < seq);
+        self.image.tail.get(at)
+    }
+
+    /// Whether `key` has a value once everything in the log is applied.
+    pub(super) fn will_exist(&self, key: &[u8]) -> bool {
+        match self.dirty(key) {
+            Some(entry) => entry.outcome != Outcome::Deleted,
+            None => self.image.map.get(key).is_some(),
+        }
+    }
+
+    /// The uncommitted entry that answers this request.
+    pub(super) fn in_flight(&self, request: &RequestId) -> Option<Seq> {
+        self.requests.get(&(request.client, request.seq)).copied()
+    }
+
+    /// Forgets everything volatile and takes the image's new content: after a walk or a drop.
+    pub(super) fn reset(&mut self) {
+        self.recent.clear();
+        self.recent_bytes = 0;
+        self.unsynced.clear();
+        self.durable = self.end().seq;
+        self.reindex();
+    }
+
+    fn reindex(&mut self) {
+        self.dirty.clear();
+        self.requests.clear();
+        let tail = std::mem::take(&mut self.image.tail);
+        for entry in &tail {
+            self.index(entry);
+        }
+        self.image.tail = tail;
+    }
+
+    fn index(&mut self, entry: &Entry) {
+        if let Some(key) = entry.op.key() {
+            self.dirty.insert(key.clone(), entry.id.seq);
+        }
+        if let Some(request) = &entry.request {
+            self.requests.insert((request.client, request.seq), entry.id.seq);
+        }
+    }
+}

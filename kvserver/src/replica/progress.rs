@@ -1,0 +1,180 @@
+//! What a coordinator knows of one follower: a session at its epoch, how much of the log it has, when it was last heard.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use common::peer::PeerMsg;
+use common::{BootId, Entry, Seq, StoreUuid, Time, Timing};
+
+use super::log::Log;
+use super::walk::Walk;
+
+/// Entries sent ahead of the acknowledgement, per follower and slot, in bytes.
+const WINDOW_BYTES: usize = 4 << 20;
+/// Entries of one message, in bytes (one entry may be larger).
+const MESSAGE_BYTES: usize = 1 << 20;
+
+/// What a follower is to the coordinator.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Standing {
+    /// In the ISR.
+    Member,
+    /// A caught-up learner whose acknowledgement and promise already count (C3).
+    Pending {
+        /// Since when.
+        since: Time,
+    },
+    /// On its way.
+    Learner,
+}
+
+#[derive(Debug)]
+pub(super) struct Progress {
+    pub(super) standing: Standing,
+    /// It has answered the Sync of this epoch.
+    pub(super) synced: bool,
+    /// It has an open stream: entries may be sent (from an earlier epoch of the same coordinator too, L4).
+    pub(super) streaming: bool,
+    /// Entries up to this one were sent.
+    pub(super) sent: Seq,
+    /// The messages that are on their way: last entry and weight of each.
+    flight: VecDeque<(Seq, usize)>,
+    flight_bytes: usize,
+    /// Entries up to this one are on its disk.
+    pub(super) matched: Seq,
+    /// When anything of it at this epoch arrived.
+    pub(super) heard: Time,
+    /// Since when something sent is unacknowledged without progress.
+    pub(super) stalled: Time,
+    /// When the last Sync, append or walk message went out.
+    pub(super) last_send: Time,
+    /// How often in a row the same was sent again.
+    resends: u32,
+    /// The send time of the latest beacon it acknowledged.
+    pub(super) beacon_acked: Option<Time>,
+    /// Its own clock when it did.
+    pub(super) answered: Option<Time>,
+    /// When the ECS was last asked to take it out, or in.
+    pub(super) asked: Option<Time>,
+    pub(super) identity: Option<(StoreUuid, BootId)>,
+    pub(super) walk: Option<Walk>,
+}
+
+impl Progress {
+    pub(super) fn new(standing: Standing, now: Time) -> Progress {
+        Progress {
+            standing,
+            synced: false,
+            streaming: false,
+            sent: Seq(0),
+            flight: VecDeque::new(),
+            flight_bytes: 0,
+            matched: Seq(0),
+            heard: now,
+            stalled: now,
+            last_send: Time::ZERO,
+            resends: 0,
+            beacon_acked: None,
+            answered: None,
+            asked: None,
+            identity: None,
+            walk: None,
+        }
+    }
+
+    /// Whether commits and the lease need it (W1, L1).
+    pub(super) fn required(&self) -> bool {
+        self.standing != Standing::Learner
+    }
+
+    /// Takes an acknowledgement; true if it is news.
+    pub(super) fn acked(&mut self, now: Time, end: Seq) -> bool {
+        if end <= self.matched {
+            return false;
+        }
+        self.matched = end;
+        self.sent = self.sent.max(end);
+        self.stalled = now;
+        self.resends = 0;
+        while let Some((_, weight)) = self.flight.pop_front_if(|(last, _)| *last <= end) {
+            self.flight_bytes -= weight;
+        }
+        true
+    }
+
+    /// Forgets what is on its way: it goes out again from the last acknowledged entry.
+    pub(super) fn rewind(&mut self) {
+        self.sent = self.matched;
+        self.flight.clear();
+        self.flight_bytes = 0;
+    }
+
+    /// Something got lost on the way: goes on after `have`.
+    pub(super) fn gap(&mut self, have: Seq) {
+        self.rewind();
+        self.sent = have.max(self.matched);
+    }
+
+    /// C2: silent for too long, or an append is stuck.
+    pub(super) fn overdue(&self, now: Time, end: Seq, timing: &Timing) -> bool {
+        let silent = now.since(self.heard) > timing.ack_timeout;
+        silent || (self.matched < end && now.since(self.stalled) > timing.append_timeout)
+    }
+
+    /// Whether what was sent should be sent again; doubles its patience each time.
+    pub(super) fn should_resend(&mut self, now: Time, timing: &Timing) -> bool {
+        let waiting = !self.synced || self.matched < self.sent || self.walk.is_some();
+        let patience: Duration = timing.resend * (1 << self.resends.min(4));
+        if !waiting || now.since(self.last_send) < patience {
+            return false;
+        }
+        self.resends += 1;
+        true
+    }
+
+    /// Whether an unanswered question to the ECS about it may be asked (again).
+    pub(super) fn may_ask(&mut self, now: Time, timing: &Timing) -> bool {
+        if self.asked.is_some_and(|at| now.since(at) < timing.lease) {
+            return false;
+        }
+        self.asked = Some(now);
+        true
+    }
+
+    /// The next message of entries within the window. None: nothing to send. Err: the log no longer has them.
+    pub(super) fn next_entries(&mut self, log: &Log) -> Result<Option<(Seq, Vec<Entry>)>, ()> {
+        if !self.streaming || self.sent >= log.end().seq {
+            return Ok(None);
+        }
+        let (prev, mut entries, mut weight) = (self.sent, Vec::new(), 0);
+        for entry in log.after(self.sent).ok_or(())? {
+            if self.flight_bytes + weight > WINDOW_BYTES || weight > MESSAGE_BYTES {
+                break;
+            }
+            weight += entry.weight();
+            entries.push(entry.clone());
+        }
+        if let Some(last) = entries.last() {
+            self.sent = last.id.seq;
+            self.flight.push_back((self.sent, weight));
+            self.flight_bytes += weight;
+        }
+        Ok((!entries.is_empty()).then_some((prev, entries)))
+    }
+}
+
+/// Messages a follower may answer a lost one with are counted as signs of life by their epoch alone.
+pub(super) fn is_answer(msg: &PeerMsg) -> bool {
+    use PeerMsg as M;
+    matches!(
+        msg,
+        M::SyncAck { .. }
+            | M::PutAck { .. }
+            | M::PutGap { .. }
+            | M::ReadIndex { .. }
+            | M::ConfirmAck { .. }
+            | M::WalkDigests { .. }
+            | M::WalkFillAck { .. }
+            | M::WalkDone { .. }
+    )
+}

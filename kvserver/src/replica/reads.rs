@@ -1,0 +1,73 @@
+//! Reads that could not be answered at once, and what each of them waits for (R1, R2, R3, R5).
+
+use bytes::Bytes;
+use common::{NodeId, Seq, Time};
+
+use super::action::Token;
+
+/// Reads that may wait per slot; more are refused.
+pub(super) const MAX_WAITING: usize = 4096;
+
+/// Who asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Asker {
+    /// A client, for a key's value.
+    Client { key: Bytes, token: Token },
+    /// A member, for what is committed.
+    Member { node: NodeId, read: u64 },
+}
+
+/// What a read waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Need {
+    /// A lease, an activation, a view: whatever allows reading here.
+    Leave,
+    /// The coordinator's answer to this question, asked last at this time.
+    Index { read: u64, asked: Time },
+    /// Everything up to here to be committed here.
+    Commit(Seq),
+    /// A confirmation round.
+    Round(u64),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Waiting {
+    pub(super) asker: Asker,
+    pub(super) until: Time,
+    pub(super) need: Need,
+}
+
+/// All waiting reads of one slot, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    pub(super) waiting: Vec<Waiting>,
+    questions: u64,
+}
+
+impl Reads {
+    /// A number for a question to the coordinator.
+    pub(super) fn next_question(&mut self) -> u64 {
+        self.questions += 1;
+        self.questions
+    }
+
+    /// The coordinator answered.
+    pub(super) fn indexed(&mut self, answered: u64, commit: Seq) {
+        for waiting in &mut self.waiting {
+            if matches!(waiting.need, Need::Index { read, .. } if read == answered) {
+                waiting.need = Need::Commit(commit);
+            }
+        }
+    }
+
+    /// A new epoch: what was asked in the old one counts no more, and members ask again themselves.
+    pub(super) fn start_over(&mut self) {
+        self.waiting.retain(|w| matches!(w.asker, Asker::Client { .. }));
+        self.waiting.iter_mut().for_each(|w| w.need = Need::Leave);
+    }
+
+    /// Whether some read waits for a round after `confirmed`.
+    pub(super) fn want_round_after(&self, confirmed: u64) -> bool {
+        self.waiting.iter().any(|w| matches!(w.need, Need::Round(round) if round > confirmed))
+    }
+}
