@@ -300,13 +300,13 @@ impl Shared {
         let Some(me) = self.me.upgrade().filter(|_| !inner.closed) else { return false };
         let outgoing = match inner.connections.get(to) {
             Some(connection) => match connection.send(outgoing) {
-                Ok(()) => return true,
-                Err(outgoing) => outgoing,
+                None => return true,
+                Some(returned) => returned,
             },
             None => outgoing,
         };
         let connection = Connection::open(to.clone(), Arc::new(ToShared(Arc::downgrade(&me))));
-        let sent = connection.send(outgoing).is_ok();
+        let sent = connection.send(outgoing).is_none();
         inner.connections.insert(to.clone(), connection);
         sent
     }

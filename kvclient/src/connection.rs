@@ -71,8 +71,8 @@ impl Connection {
     }
 
     /// Hands a request over; gives it back if the connection has ended.
-    pub(crate) fn send(&self, outgoing: Outgoing) -> Result<(), Outgoing> {
-        self.0.send(outgoing).map_err(|error| error.0)
+    pub(crate) fn send(&self, outgoing: Outgoing) -> Option<Outgoing> {
+        self.0.send(outgoing).err().map(|error| error.0)
     }
 }
 
