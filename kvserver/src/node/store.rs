@@ -14,7 +14,7 @@ use super::{Fatal, Node, NodeOptions, metrics};
 use crate::replica::Event;
 use crate::storage::checkpoint::Label;
 use crate::storage::{
-    CheckpointError, CheckpointWriter, Disk as _, FileOp, Journal, JournalEvent, JournalStart, RealDisk, Record,
+    CheckpointError, CheckpointWriter, Disk as _, Journal, JournalEvent, JournalStart, RealDisk, Record,
     Report, SlotImage, recover,
 };
 
