@@ -88,7 +88,8 @@ async fn another_clusters_server_is_refused() {
 async fn a_newer_start_ends_the_older_ones_connections_and_keeps_it_out() {
     let (_ecs, server, _dir, old) = one().await;
     let new = Identity { boot: BootId(4), ..old };
-    let (data, pulse) = (Caller::call(&server, Purpose::Data, old).await, Caller::call(&server, Purpose::Pulse, old).await);
+    let (data, pulse) =
+        (Caller::call(&server, Purpose::Data, old).await, Caller::call(&server, Purpose::Pulse, old).await);
     assert_eq!((&data.ack.refused, &pulse.ack.refused), (&None, &None));
     assert_eq!(Caller::call(&server, Purpose::Data, new).await.ack.refused, None);
     data.closed().await;
@@ -99,7 +100,12 @@ async fn a_newer_start_ends_the_older_ones_connections_and_keeps_it_out() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nonsense_closes_its_connection_and_nothing_else() {
     let (_ecs, server, _dir, peer) = one().await;
-    for first in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 4096], b"put k v\r\nput k v\r\n", &[8, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]] {
+    for first in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        &[0xff; 4096],
+        b"put k v\r\nput k v\r\n",
+        &[8, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
+    ] {
         let mut stream = TcpStream::connect(server.node.peer_addr()).await.unwrap();
         stream.write_all(first).await.unwrap();
         let ended = tokio::time::timeout(DEADLINE, stream.read(&mut [0; 64])).await.expect("closed in time");

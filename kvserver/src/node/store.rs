@@ -14,8 +14,8 @@ use super::{Fatal, Node, NodeOptions, metrics};
 use crate::replica::Event;
 use crate::storage::checkpoint::Label;
 use crate::storage::{
-    CheckpointError, CheckpointWriter, Disk as _, Journal, JournalEvent, JournalStart, RealDisk, Record,
-    Report, SlotImage, recover,
+    CheckpointError, CheckpointWriter, Disk as _, Journal, JournalEvent, JournalStart, RealDisk, Record, Report,
+    SlotImage, recover,
 };
 
 /// How long a reader of peers' messages waits before it looks again whether the journal has room.
@@ -71,7 +71,8 @@ impl Store {
             }
         });
         let journal = Journal::start(Box::new(disk), start, listener)?;
-        let highest_epoch = recovered.images.values().filter_map(|image| image.view.as_ref()).map(|view| view.epoch).max();
+        let highest_epoch =
+            recovered.images.values().filter_map(|image| image.view.as_ref()).map(|view| view.epoch).max();
         let store = Store {
             path: options.data_dir.clone(),
             journal,
@@ -99,7 +100,8 @@ impl Store {
         let Some(mut images) = self.images.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             bail!("the slots have been made already");
         };
-        let slots = (0..cluster.slots).map(|slot| images.remove(&Slot(slot)).unwrap_or_else(SlotImage::empty)).collect();
+        let slots =
+            (0..cluster.slots).map(|slot| images.remove(&Slot(slot)).unwrap_or_else(SlotImage::empty)).collect();
         if let Some(slot) = images.keys().next() {
             bail!("the directory holds slot {slot}, but the cluster has only {} slots", cluster.slots);
         }
@@ -170,7 +172,12 @@ impl Store {
 
     pub(super) fn metrics(&self, out: &mut String) {
         metrics::gauge(out, "annulus_journal_bytes", "Bytes in the journal's current segment.", self.journal_bytes());
-        metrics::gauge(out, "annulus_journal_waiting_bytes", "Bytes waiting for the disk.", self.journal.waiting_bytes());
+        metrics::gauge(
+            out,
+            "annulus_journal_waiting_bytes",
+            "Bytes waiting for the disk.",
+            self.journal.waiting_bytes(),
+        );
     }
 }
 
