@@ -5,7 +5,10 @@
 
 pub mod client_port;
 pub mod config;
+mod links;
 pub mod node;
+mod pulse;
+mod registrar;
 pub mod replica;
 pub mod replies;
 pub mod storage;

@@ -72,7 +72,10 @@ impl Follower {
     fn sync(&mut self, ctx: &mut Ctx<'_>, from: NodeId, lineage: &Lineage, end: Seq) -> Result<(), String> {
         let (slot, epoch, commit) = (ctx.view.slot, ctx.view.epoch, ctx.log.commit());
         let mut at = None;
-        if ctx.log.has_position() {
+        if self.synced {
+            // Asked again, or an old question: within an epoch the coordinator's log only grows, so nothing is cut.
+            at = Some(ctx.log.end().seq);
+        } else if ctx.log.has_position() {
             let (my_end, mine) = (ctx.log.end().seq, &ctx.log.image.lineage);
             at = mine.agreed(my_end, commit, lineage, end);
             if ctx.off(Rule::NoEpochMatch) {
@@ -88,7 +91,7 @@ impl Follower {
             // A coordinator whose log is shorter than what is committed here will see it from the answer.
             ctx.log.truncate(at, ctx.out);
         }
-        self.synced = at.is_some_and(|at| at <= end);
+        self.synced = self.synced || at.is_some_and(|at| at <= end);
         self.walk = None;
         let (store, boot) = (ctx.setup.me.store, ctx.setup.me.boot);
         self.when_durable(ctx, PeerMsg::SyncAck { slot, epoch, at, commit, store, boot });
