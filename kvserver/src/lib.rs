@@ -4,6 +4,7 @@
 //! this crate moves bytes and time between them and the world.
 
 mod checkpointer;
+mod cli;
 pub mod client_port;
 pub mod config;
 mod links;
@@ -13,3 +14,5 @@ mod registrar;
 pub mod replica;
 pub mod replies;
 pub mod storage;
+
+pub use cli::cli;
