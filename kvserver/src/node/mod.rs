@@ -25,6 +25,7 @@ use fatal::Failure;
 use metrics::{Metrics, bump};
 pub use options::{Fatal, NodeOptions};
 use slots::Slots;
+pub(crate) use start::STANDALONE;
 pub(crate) use store::Store;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
