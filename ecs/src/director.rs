@@ -181,6 +181,9 @@ impl World<'_> {
         if !current && !moved && !self.switches.off(Rule::ResumeEpoch) {
             sketch.forced = true;
         }
+        if self.awaits(sketch) {
+            return;
+        }
         let settled = self.reports.active(view);
         if moved || sketch.forced || settled {
             let desired = placement.desired(view, &sketch.isr);
@@ -206,8 +209,7 @@ impl World<'_> {
         if !any_left && self.switches.off(Rule::Unclean) {
             return self.fail_over_unclean(sketch);
         }
-        // In the grace period those who are away may all come back in a moment, so none is taken out yet.
-        if !any_lost || !any_left || self.detector.in_grace(self.now) {
+        if !any_lost || !any_left || self.awaits(sketch) {
             return;
         }
         sketch.isr.retain(|node, store| !lost(*node, *store));
@@ -218,6 +220,11 @@ impl World<'_> {
                 None => *sketch = Sketch::of(view),
             }
         }
+    }
+
+    /// In the grace period those who are away may all come back in a moment: none of them is taken out yet.
+    fn awaits(&self, sketch: &Sketch) -> bool {
+        self.detector.in_grace(self.now) && sketch.isr.iter().any(|(node, store)| !self.capable(*node, *store))
     }
 
     /// What [`Rule::Unclean`] forbids: somebody who may lack acknowledged writes.

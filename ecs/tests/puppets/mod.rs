@@ -96,7 +96,7 @@ impl Theatre {
         let puppet = self.puppets.entry(name).or_insert_with(|| Puppet::new(name));
         puppet.boot = puppet.boot.next();
         puppet.running = true;
-        puppet.frozen = false;
+        (puppet.frozen, puppet.cut) = (false, false);
         puppet.forget();
     }
 
