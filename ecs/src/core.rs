@@ -501,7 +501,9 @@ impl Ecs {
         for (view, to) in world.handovers(&placement) {
             let order = Order { from: view.coordinator, to, epoch: view.epoch, at: now };
             match self.orders.get(&view.slot) {
-                Some(last) if (last.from, last.to) == (order.from, to) => flying += usize::from(last.epoch == order.epoch),
+                Some(last) if (last.from, last.to) == (order.from, to) => {
+                    flying += usize::from(last.epoch == order.epoch)
+                }
                 _ => due.push((self.waits.get(&view.slot).copied().unwrap_or(Time::ZERO), view.slot, order)),
             }
         }

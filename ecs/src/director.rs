@@ -170,7 +170,11 @@ impl World<'_> {
         if sketch.released {
             return;
         }
-        self.fail_over(placement, view, sketch);
+        // What a coordinator asked for is one step, and a failover the next: a member that has just been taken in does not
+        // take over in the same breath.
+        if !sketch.forced {
+            self.fail_over(placement, view, sketch);
+        }
         let info = self.cluster.nodes().get(&sketch.coordinator);
         let current = info.is_some_and(|info| info.boot == view.coordinator_boot);
         let fit = sketch.isr.get(&sketch.coordinator).is_some_and(|store| self.capable(sketch.coordinator, *store));
