@@ -96,7 +96,7 @@ impl Theatre {
         let puppet = self.puppets.entry(name).or_insert_with(|| Puppet::new(name));
         puppet.boot = puppet.boot.next();
         puppet.running = true;
-        puppet.frozen = false;
+        (puppet.frozen, puppet.cut) = (false, false);
         puppet.forget();
     }
 
@@ -148,7 +148,9 @@ impl Theatre {
             Action::Persist(command) => {
                 // As the log would have it.
                 let line = serde_json::to_string(&command).unwrap();
+                let before = self.durable.views().to_vec();
                 self.durable.apply(&serde_json::from_str(&line).unwrap());
+                before.iter().zip(self.durable.views()).for_each(|(old, new)| check_step(old, new));
             }
             Action::Send { conn, msg } => {
                 let Some(name) = self.conns.get(&conn).copied() else { return };
@@ -352,6 +354,21 @@ impl Theatre {
             return Err("what is durable is not what the core works with".into());
         }
         Ok(())
+    }
+}
+
+/// What must hold from each view to the next: nobody coordinates or counts as in sync who was not, or did not learn.
+fn check_step(old: &View, new: &View) {
+    if old.epoch == new.epoch {
+        assert_eq!(old, new, "a view changed without a fresh epoch");
+        return;
+    }
+    assert_eq!(new.previous, old.epoch, "{new:?} does not follow {old:?}");
+    assert_eq!(new.isr.get(&new.coordinator), old.isr.get(&new.coordinator), "an unclean coordinator: {old:?} {new:?}");
+    let joined = new.isr.iter().filter(|(node, store)| old.isr.get(node) != Some(store));
+    joined.for_each(|(node, _)| assert!(old.targets.contains(node), "{node} never learned: {old:?} {new:?}"));
+    if new.released.is_some() {
+        assert_eq!((new.released, &new.isr), (Some(old.epoch), &old.isr), "a hand-over changes nothing else");
     }
 }
 
