@@ -121,7 +121,6 @@ impl Node {
                 peer.data.wake();
             }
         });
-        self.store.kick();
     }
 
     /// Sends what waits in the buffers, here and now.
@@ -131,7 +130,6 @@ impl Node {
                 peer.data.flush();
             }
         });
-        self.store.kick();
     }
 
     /// Whether this server has been told its cluster's views: before, every request is answered SERVER_STOPPED.

@@ -67,7 +67,7 @@ impl Node {
     fn perform(&self, slot: Slot, out: &mut Vec<Action>) {
         for action in out.drain(..) {
             match action {
-                Action::Journal(record) => self.store.append(record),
+                Action::Journal(record) => self.store.append(&record),
                 Action::Send { to, msg } => {
                     if self.links.with(to, |peer| peer.data.push(&msg)) != Some(true) {
                         bump(&self.metrics.peer_drops);
