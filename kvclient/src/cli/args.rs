@@ -12,7 +12,7 @@ pub const DEFAULT_SERVER: &str = "localhost:5001";
 
 /// The client of Annulus. Without a command it opens a shell; on a pipe the shell reads its commands from stdin.
 #[derive(Parser, Debug)]
-#[command(name = "kvclient", version, after_help = EXIT_CODES)]
+#[command(name = "kvclient", version, args_override_self = true, after_help = EXIT_CODES)]
 pub struct Args {
     /// Any servers of the cluster; one that answers is enough to find the others.
     #[arg(short, long, value_name = "HOST:PORT", value_delimiter = ',', env = "ANNULUS_SERVERS", global = true)]
