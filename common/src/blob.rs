@@ -38,6 +38,20 @@ pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Bytes, D::Error> {
     if d.is_human_readable() { d.deserialize_any(BlobVisitor) } else { Bytes::deserialize(d) }
 }
 
+/// The text inside `{"b64": "..."}`.
+#[must_use]
+pub fn to_base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+/// The bytes that [`to_base64`] was given.
+///
+/// # Errors
+/// Text that is not base64.
+pub fn from_base64(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
+    STANDARD.decode(text)
+}
+
 struct BlobVisitor;
 
 impl<'de> Visitor<'de> for BlobVisitor {

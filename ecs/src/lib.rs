@@ -4,8 +4,14 @@
 //! [`planner`] says where a newcomer lands, [`director`] says which step comes next, and [`core`] binds them together
 //! behind events and actions.
 
+mod asks;
 pub mod cluster;
 pub mod core;
+pub mod detector;
+pub mod director;
+pub mod planner;
+mod register;
+pub mod reports;
 
 pub use cluster::{Cluster, Command};
 pub use core::{Action, Config, Conn, Ecs, Event, Probed};

@@ -73,6 +73,16 @@ impl Replies {
         }
     }
 
+    /// Wakes every connection that waits, so that each looks at what else has changed.
+    pub fn nudge_all(&self) {
+        for shard in &self.shards {
+            // Collected first: a woken task may at once want to unregister.
+            let inboxes: Vec<Arc<Inbox>> =
+                shard.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+            inboxes.iter().for_each(|inbox| inbox.nudge());
+        }
+    }
+
     fn shard(&self, conn: u32) -> &RwLock<HashMap<u32, Arc<Inbox>>> {
         &self.shards[conn as usize % SHARDS]
     }
@@ -103,9 +113,11 @@ impl Inbox {
         Poll::Ready(())
     }
 
-    /// Moves everything that has arrived to the end of `into`, without waiting.
-    pub fn drain(&self, into: &mut Vec<(u64, Reply)>) {
-        into.append(&mut self.lock().replies);
+    fn nudge(&self) {
+        let waker = self.lock().waiting.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Arrived> {
@@ -181,9 +193,21 @@ mod tests {
         replies.complete(token, Reply::Value(None));
         let fresh = replies.register();
         let mut got = Vec::new();
-        fresh.inbox().drain(&mut got);
-        assert!(got.is_empty());
+        assert!(fresh.inbox().poll_drain(&mut Context::from_waker(Waker::noop()), &mut got).is_pending());
         assert_ne!(fresh.token(1), token);
+    }
+
+    #[test]
+    fn everyone_can_be_woken_without_an_answer() {
+        let replies = Replies::new();
+        let all = [replies.register(), replies.register()];
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(count.clone());
+        for one in &all {
+            assert!(one.inbox().poll_drain(&mut Context::from_waker(&waker), &mut Vec::new()).is_pending());
+        }
+        replies.nudge_all();
+        assert_eq!(count.0.load(Relaxed), 2);
     }
 
     #[test]

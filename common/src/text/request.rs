@@ -33,6 +33,8 @@ enum Skip {
 pub enum Parsed<'a> {
     /// No whole request yet.
     More,
+    /// Bytes were thrown away, as an earlier mistake said they would be: look again behind them.
+    Skipped,
     /// A request.
     Request(Request<'a>),
     /// Something that is no request; the stream goes on behind it.
@@ -68,11 +70,15 @@ impl RequestParser {
     }
 
     /// Looks for the first request in `input`. The number says how many bytes are done with: the next call's input must
-    /// begin right behind them.
+    /// begin right behind them. A caller that is not ready for a request may leave its bytes where they are, and finds
+    /// it again.
     pub fn next<'a>(&mut self, input: &'a [u8]) -> (usize, Parsed<'a>) {
-        let Some(mut at) = self.skip(input) else { return (input.len(), Parsed::More) };
+        if !matches!(self.skip, Skip::Nothing) {
+            return self.skip(input);
+        }
+        let mut at = 0;
         if self.scanned == 0 {
-            at += input[at..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n' | b' ' | b'\t')).count();
+            at = input.iter().take_while(|byte| matches!(byte, b'\r' | b'\n' | b' ' | b'\t')).count();
         }
         let rest = &input[at..];
         let Some(end) = memchr(b'\n', &rest[self.scanned..]).map(|found| self.scanned + found) else {
@@ -89,19 +95,18 @@ impl RequestParser {
         }
     }
 
-    /// Where the input begins once everything to be skipped is skipped; None if all of it is.
-    fn skip(&mut self, input: &[u8]) -> Option<usize> {
-        let (at, left) = match self.skip {
-            Skip::Nothing => return Some(0),
-            Skip::Line => match memchr(b'\n', input) {
-                Some(end) => (end + 1, Skip::Nothing),
-                None => return None,
-            },
-            Skip::Bytes(count) if count > input.len() as u64 => (input.len(), Skip::Bytes(count - input.len() as u64)),
+    /// Throws away what is to be skipped. Alone in its call, so that a request can be looked at again by a caller that
+    /// was not ready for it.
+    fn skip<'a>(&mut self, input: &'a [u8]) -> (usize, Parsed<'a>) {
+        let length = input.len() as u64;
+        let (used, left) = match self.skip {
+            Skip::Nothing => (0, Skip::Nothing),
+            Skip::Line => memchr(b'\n', input).map_or((input.len(), Skip::Line), |end| (end + 1, Skip::Nothing)),
+            Skip::Bytes(count) if count > length => (input.len(), Skip::Bytes(count - length)),
             Skip::Bytes(count) => (usize::try_from(count).unwrap_or(input.len()), Skip::Nothing),
         };
         self.skip = left;
-        matches!(left, Skip::Nothing).then_some(at)
+        (used, if matches!(left, Skip::Nothing) { Parsed::Skipped } else { Parsed::More })
     }
 
     fn unfinished<'a>(&mut self, at: usize, rest: &'a [u8]) -> (usize, Parsed<'a>) {

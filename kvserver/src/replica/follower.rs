@@ -1,10 +1,12 @@
 //! The part of everyone who follows a coordinator: members of the ISR and learners.
 
-use common::peer::{Beacon, BeaconAck, PeerMsg};
+use common::peer::{Beacon, BeaconAck, Leaf, PeerMsg};
 use common::view::Part;
 use common::{Entry, Lineage, LogId, NodeId, Rule, Seq};
 
 use super::coordinator::Ctx;
+use crate::storage::SlotMap;
+use crate::storage::map::LEAVES;
 use crate::storage::record::Change;
 
 /// A follower's volatile state in one epoch.
@@ -72,7 +74,10 @@ impl Follower {
     fn sync(&mut self, ctx: &mut Ctx<'_>, from: NodeId, lineage: &Lineage, end: Seq) -> Result<(), String> {
         let (slot, epoch, commit) = (ctx.view.slot, ctx.view.epoch, ctx.log.commit());
         let mut at = None;
-        if ctx.log.has_position() {
+        if self.synced {
+            // Asked again, or an old question: within an epoch the coordinator's log only grows, so nothing is cut.
+            at = Some(ctx.log.end().seq);
+        } else if ctx.log.has_position() {
             let (my_end, mine) = (ctx.log.end().seq, &ctx.log.image.lineage);
             at = mine.agreed(my_end, commit, lineage, end);
             if ctx.off(Rule::NoEpochMatch) {
@@ -88,7 +93,7 @@ impl Follower {
             // A coordinator whose log is shorter than what is committed here will see it from the answer.
             ctx.log.truncate(at, ctx.out);
         }
-        self.synced = at.is_some_and(|at| at <= end);
+        self.synced = self.synced || at.is_some_and(|at| at <= end);
         self.walk = None;
         let (store, boot) = (ctx.setup.me.store, ctx.setup.me.boot);
         self.when_durable(ctx, PeerMsg::SyncAck { slot, epoch, at, commit, store, boot });
@@ -185,10 +190,11 @@ impl Follower {
         if self.walk.is_none_or(|(current, _)| current != walk) {
             self.walk = Some((walk, 0));
             if ctx.log.has_position() && !ctx.off(Rule::ClaimKept) {
+                let applied = ctx.log.commit();
                 ctx.log.image.base = None;
                 ctx.log.image.tail.clear();
                 ctx.log.image.lineage = Lineage::default();
-                ctx.log.record(Change::WalkBegin {}, ctx.out);
+                ctx.log.record(Change::WalkBegin { applied }, ctx.out);
                 ctx.log.reset();
             }
         }
@@ -218,7 +224,20 @@ impl Follower {
             ctx.log.record(Change::WalkEnd { entries, at, lineage, retries }, ctx.out);
             ctx.log.reset();
             self.walked = Some(walk);
+        } else {
+            // The next walk compares with what is here now, so the journal must say what that is.
+            let leaves = contents(&ctx.log.image.map, &entries);
+            ctx.log.record(Change::Fill { leaves }, ctx.out);
         }
         self.when_durable(ctx, PeerMsg::WalkDone { slot, epoch, walk, ok });
     }
+}
+
+/// The present content of every leaf that these entries touch.
+fn contents(map: &SlotMap, entries: &[Entry]) -> Vec<Leaf> {
+    let mut wanted = vec![false; usize::from(LEAVES)];
+    for key in entries.iter().filter_map(|entry| entry.op.key()) {
+        wanted[usize::from(SlotMap::leaf_of(key))] = true;
+    }
+    map.leaves(&wanted).into_iter().map(|(leaf, records)| Leaf { leaf, clear: true, records }).collect()
 }

@@ -129,6 +129,10 @@ impl Progress {
             return false;
         }
         self.resends += 1;
+        // The follower may have lost the session itself: every other time the question goes first.
+        if self.resends.is_multiple_of(2) && self.walk.is_none() {
+            self.synced = false;
+        }
         true
     }
 

@@ -21,6 +21,15 @@ pub struct SlotMap {
     bytes: u64,
 }
 
+impl FromIterator<(Box<[u8]>, Box<[u8]>)> for SlotMap {
+    /// Builds the tree in one go from records that are (nearly) in key order: faster and denser than one by one.
+    fn from_iter<I: IntoIterator<Item = (Box<[u8]>, Box<[u8]>)>>(records: I) -> SlotMap {
+        let records: BTreeMap<Box<[u8]>, Box<[u8]>> = records.into_iter().collect();
+        let bytes = records.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum();
+        SlotMap { records, bytes }
+    }
+}
+
 impl SlotMap {
     /// The value of `key`.
     #[must_use]

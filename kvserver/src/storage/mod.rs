@@ -1,9 +1,39 @@
 //! What a server keeps on disk: a journal of sealed JSON lines, and checkpoints of the three maps.
+//!
+//! | pure | |
+//! |---|---|
+//! | [`record`], [`codec`] | a journal line |
+//! | [`image`], [`map`] | one slot's durable state |
+//! | [`section`], [`manifest`] | one slot's part of a checkpoint, and what holds the parts together |
+//! | [`checkpoint`] | the order of file operations that makes a checkpoint |
+//! | [`recovery`], [`damage`] | from files to images, or what is wrong with them |
+//! | **shell** | |
+//! | [`disk`] | the files of a directory |
 
+#[cfg(test)]
+mod arbitrary;
+pub mod checkpoint;
+pub mod codec;
+pub mod damage;
+pub mod disk;
 pub mod image;
+mod json;
+pub mod manifest;
 pub mod map;
+#[cfg(any(test, feature = "switches"))]
+pub mod mem_disk;
 pub mod record;
+pub mod recovery;
+mod replay;
+pub mod section;
+#[cfg(test)]
+mod tests;
 
+pub use checkpoint::{CheckpointError, CheckpointWriter};
+pub use damage::{Corruption, Failure, Loss};
+pub use disk::{Disk, FileOp, RealDisk};
 pub use image::SlotImage;
 pub use map::SlotMap;
 pub use record::Record;
+pub use recovery::{Recovered, Report, recover, salvage};
+pub use section::{Role, SlotEncoder, SlotParts};

@@ -3,10 +3,12 @@
 use common::peer::Leaf;
 use common::retry::RetryTable;
 use common::{Entry, Epoch, Lineage, LogId, Seq, Slot, View};
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
-/// One line of the journal.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+/// One line of the journal: `{"slot":3,"mark":17,"append":{...}}`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Record {
     /// Whose state changes.
     pub slot: Slot,
@@ -32,7 +34,11 @@ pub enum Change {
         after: Seq,
     },
     /// The copy gives up its position and its tail: until `WalkEnd` it is only a starting point.
-    WalkBegin {},
+    WalkBegin {
+        /// What the map contains at this moment. The walk mends only what differs from that, so replay must begin with
+        /// the same map: commits after the last checkpoint are not in the journal by themselves.
+        applied: Seq,
+    },
     /// Leaves replaced by content.
     Fill {
         /// Their new content.
@@ -54,4 +60,43 @@ pub enum Change {
         /// The epoch that no longer needs it.
         epoch: Epoch,
     },
+}
+
+/// Reads the fields in the order in which they are written. (A derived reader of a flattened field would copy every
+/// line into a tree first, and could not read maps with numbers as keys, which retry tables have.)
+impl<'de> Deserialize<'de> for Record {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Record, D::Error> {
+        d.deserialize_map(RecordVisitor)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Field {
+    Slot,
+    Mark,
+}
+
+struct RecordVisitor;
+
+impl<'de> Visitor<'de> for RecordVisitor {
+    type Value = Record;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a slot, a mark and a change, in this order")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Record, A::Error> {
+        let slot = field(&mut map, Field::Slot)?;
+        let mark = field(&mut map, Field::Mark)?;
+        let change = Change::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Record { slot, mark, change })
+    }
+}
+
+fn field<'de, A: MapAccess<'de>, T: Deserialize<'de>>(map: &mut A, wanted: Field) -> Result<T, A::Error> {
+    match map.next_key::<Field>()? {
+        Some(found) if found == wanted => map.next_value(),
+        _ => Err(A::Error::custom("the slot comes first, then the mark, then the change")),
+    }
 }

@@ -1,0 +1,355 @@
+//! Which step comes next: from the durable state, who is alive, and what coordinators report, the views there should be.
+//!
+//! Declarative and stateless: it looks at what is and says what to change towards what should be. It can therefore be
+//! asked at any time, and a restart of the ECS resumes whatever was going on, because nothing "goes on" in here.
+//!
+//! Rules, each for one slot:
+//! - A dead coordinator is replaced from the ISR only, in preference order (C4); the dead leave the ISR in the same view.
+//!   Nobody of the ISR alive: nothing changes, and the slot is unavailable until one returns.
+//! - What is not urgent waits until the coordinator is active in its current view: then targets become the preference
+//!   list, and members that are no targets leave once all targets are in.
+//! - A view that completes a hand-over changes nothing else: its coordinator skips a wait on the strength of what the old
+//!   one released, and that covers only the members the old one had.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::view::{NodeInfo, NodeState, View};
+use common::{NodeId, Rule, Slot, StoreUuid, Switches, Time, ring};
+
+use crate::cluster::{Change, Cluster, Command, Homes, Proposal};
+use crate::core::Config;
+use crate::detector::Detector;
+use crate::planner;
+use crate::reports::Reports;
+
+/// Everything a step depends on.
+pub struct World<'a> {
+    /// The durable state.
+    pub cluster: &'a Cluster,
+    /// Who is alive.
+    pub detector: &'a Detector,
+    /// What coordinators said.
+    pub reports: &'a Reports,
+    /// Durations.
+    pub config: &'a Config,
+    /// Rules that are off; none in a product build.
+    pub switches: Switches,
+    /// The time.
+    pub now: Time,
+}
+
+/// Who may hold copies, and of which slots.
+pub struct Placement {
+    homes: Vec<NodeId>,
+    copies: usize,
+    /// Who may get copies.
+    eligible: BTreeSet<NodeId>,
+    /// Who keeps its copies, but gets none: it flaps.
+    flapping: BTreeSet<NodeId>,
+    /// Who went down a moment ago and may be back in another.
+    recent: BTreeSet<NodeId>,
+}
+
+impl Placement {
+    /// From the world as it is.
+    #[must_use]
+    pub fn of(world: &World<'_>) -> Placement {
+        let joiner = world.cluster.change().map(|Change::Join { node, .. }| *node);
+        let nodes = || world.cluster.nodes().values();
+        let member = |info: &&NodeInfo| info.state == NodeState::Up || Some(info.node) == joiner;
+        let present = |info: &&NodeInfo| member(info) && info.state != NodeState::Down;
+        let admitted = |info: &&NodeInfo| world.detector.admitted(info.node, world.now);
+        let young = |info: &&NodeInfo| {
+            let down = world.detector.down_for(info.node, world.now);
+            info.state == NodeState::Down && down.is_some_and(|down| down < world.config.replace_after)
+        };
+        let ids = |infos: Vec<&NodeInfo>| infos.into_iter().map(|info| info.node).collect();
+        Placement {
+            homes: world.cluster.homes(),
+            copies: usize::from(world.cluster.record().replicas) + 1,
+            eligible: ids(nodes().filter(present).filter(admitted).collect()),
+            flapping: ids(nodes().filter(present).filter(|info| !admitted(info)).collect()),
+            recent: ids(nodes().filter(young).collect()),
+        }
+    }
+
+    /// Who should hold copies of the view's slot, if `members` is its ISR.
+    #[must_use]
+    pub fn desired(&self, view: &View, members: &BTreeMap<NodeId, StoreUuid>) -> Vec<NodeId> {
+        let keeps = self.flapping.iter().filter(|node| members.contains_key(node));
+        let eligible: BTreeSet<NodeId> = self.eligible.iter().chain(keeps).copied().collect();
+        let full = ring::preference(&self.homes, view.slot, &eligible, self.copies);
+        // One copy left, or the replacement already called: no waiting for those that may come back.
+        if self.recent.is_empty() || members.len() <= 1 || full == view.targets {
+            return full;
+        }
+        let waiting = eligible.union(&self.recent).copied().collect();
+        let mut patient = ring::preference(&self.homes, view.slot, &waiting, self.copies);
+        patient.retain(|node| !self.recent.contains(node));
+        patient
+    }
+
+    /// How many copies there can be.
+    #[must_use]
+    pub fn copies(&self) -> usize {
+        self.copies.min(self.eligible.len())
+    }
+
+    /// Every slot's home.
+    #[must_use]
+    pub fn homes(&self) -> &[NodeId] {
+        &self.homes
+    }
+}
+
+/// A view in the making.
+#[derive(Clone, Debug)]
+pub struct Sketch {
+    /// See [`View::coordinator`].
+    pub coordinator: NodeId,
+    /// See [`View::isr`].
+    pub isr: BTreeMap<NodeId, StoreUuid>,
+    /// See [`View::targets`].
+    pub targets: Vec<NodeId>,
+    /// Whether the old coordinator gave its lease back.
+    pub released: bool,
+    /// Whether a new view is wanted even if nothing differs.
+    pub forced: bool,
+}
+
+impl Sketch {
+    /// The view as it is.
+    #[must_use]
+    pub fn of(view: &View) -> Sketch {
+        Sketch {
+            coordinator: view.coordinator,
+            isr: view.isr.clone(),
+            targets: view.targets.clone(),
+            released: false,
+            forced: false,
+        }
+    }
+
+    /// What to propose, if anything differs.
+    #[must_use]
+    pub fn proposal(self, view: &View) -> Option<Proposal> {
+        let same = self.coordinator == view.coordinator && self.isr == view.isr && self.targets == view.targets;
+        let Sketch { coordinator, isr, targets, released, forced } = self;
+        (forced || !same).then_some(Proposal {
+            slot: view.slot,
+            epoch: view.epoch,
+            coordinator,
+            isr,
+            targets,
+            released,
+        })
+    }
+}
+
+impl World<'_> {
+    /// Whether this member of an ISR is the node as it is now, and it can coordinate.
+    #[must_use]
+    pub fn capable(&self, node: NodeId, store: StoreUuid) -> bool {
+        self.holds(node, store) && self.detector.fit(node)
+    }
+
+    /// Whether the node still has the store, and is not down.
+    fn holds(&self, node: NodeId, store: StoreUuid) -> bool {
+        self.cluster.nodes().get(&node).is_some_and(|info| info.store == store && info.state != NodeState::Down)
+    }
+
+    /// The first in preference order of those who can coordinate.
+    #[must_use]
+    pub fn successor(&self, isr: &BTreeMap<NodeId, StoreUuid>, preferred: &[NodeId]) -> Option<NodeId> {
+        let capable = |node: &&NodeId| isr.get(node).is_some_and(|store| self.capable(**node, *store));
+        preferred.iter().find(capable).or_else(|| isr.keys().find(capable)).copied()
+    }
+
+    /// Improves one slot's view.
+    pub fn improve(&self, placement: &Placement, view: &View, sketch: &mut Sketch) {
+        if sketch.released {
+            return;
+        }
+        self.fail_over(placement, view, sketch);
+        let info = self.cluster.nodes().get(&sketch.coordinator);
+        let current = info.is_some_and(|info| info.boot == view.coordinator_boot);
+        let fit = sketch.isr.get(&sketch.coordinator).is_some_and(|store| self.capable(sketch.coordinator, *store));
+        if !fit {
+            return;
+        }
+        let moved = sketch.coordinator != view.coordinator;
+        if !current && !moved && !self.switches.off(Rule::ResumeEpoch) {
+            sketch.forced = true;
+        }
+        let settled = self.reports.active(view);
+        if moved || sketch.forced || settled {
+            let desired = placement.desired(view, &sketch.isr);
+            if !desired.is_empty() {
+                sketch.targets = desired;
+            }
+        }
+        if settled && !moved && sketch.targets.iter().all(|node| self.in_sync(sketch, *node)) {
+            let keep = |node: &NodeId| sketch.targets.contains(node) || *node == sketch.coordinator;
+            sketch.isr.retain(|node, _| keep(node));
+        }
+    }
+
+    fn in_sync(&self, sketch: &Sketch, node: NodeId) -> bool {
+        sketch.isr.get(&node).is_some_and(|store| self.capable(node, *store))
+    }
+
+    /// Takes the dead out and puts another coordinator in, if somebody of the ISR is alive.
+    fn fail_over(&self, placement: &Placement, view: &View, sketch: &mut Sketch) {
+        let lost = |node: NodeId, store: StoreUuid| !self.holds(node, store) || self.detector.stalled(node);
+        let any_lost = sketch.isr.iter().any(|(node, store)| lost(*node, *store));
+        let any_left = sketch.isr.iter().any(|(node, store)| self.capable(*node, *store));
+        if !any_left && self.switches.off(Rule::Unclean) {
+            return self.fail_over_unclean(sketch);
+        }
+        // In the grace period those who are away may all come back in a moment, so none is taken out yet.
+        if !any_lost || !any_left || self.detector.in_grace(self.now) {
+            return;
+        }
+        sketch.isr.retain(|node, store| !lost(*node, *store));
+        if !sketch.isr.contains_key(&sketch.coordinator) {
+            let desired = placement.desired(view, &sketch.isr);
+            match self.successor(&sketch.isr, &desired) {
+                Some(next) => sketch.coordinator = next,
+                None => *sketch = Sketch::of(view),
+            }
+        }
+    }
+
+    /// What [`Rule::Unclean`] forbids: somebody who may lack acknowledged writes.
+    fn fail_over_unclean(&self, sketch: &mut Sketch) {
+        let fit = self.cluster.nodes().values().find(|info| self.detector.fit(info.node));
+        if let Some(info) = fit {
+            sketch.coordinator = info.node;
+            sketch.isr = BTreeMap::from([(info.node, info.store)]);
+        }
+    }
+
+    /// The next steps of membership: what is to be done before views are looked at.
+    #[must_use]
+    pub fn membership(&self, placement: &Placement) -> Option<(Vec<Command>, String)> {
+        match self.cluster.change() {
+            Some(Change::Join { node, before }) => self.pursue_join(placement, *node, before),
+            None => self.sweep().or_else(|| self.begin_join()).or_else(|| self.rehome()),
+        }
+    }
+
+    fn pursue_join(&self, placement: &Placement, node: NodeId, before: &Homes) -> Option<(Vec<Command>, String)> {
+        let state = self.cluster.nodes().get(&node).map(|info| info.state);
+        if state != Some(NodeState::Joining) {
+            let homes = self.restored(before, node);
+            let commands = vec![Command::Homes(Homes::pack(&homes)), Command::End];
+            return Some((commands, format!("{node} vanished while joining: homes are as before")));
+        }
+        let joined = self.cluster.views().iter().all(|view| {
+            let wanted = placement.desired(view, &view.isr).contains(&node);
+            let homed = placement.homes().get(usize::from(view.slot.0)) == Some(&node);
+            (!wanted || view.isr.contains_key(&node)) && (!homed || view.coordinator == node)
+        });
+        let up = Command::State { node, state: NodeState::Up };
+        joined.then(|| (vec![up, Command::End], format!("{node} has joined: it holds its share")))
+    }
+
+    /// The homes from before a join, without those who have gone since.
+    fn restored(&self, before: &Homes, joiner: NodeId) -> Vec<NodeId> {
+        let mut homes = before.unpack();
+        let known = |node: &NodeId| *node != joiner && self.cluster.nodes().contains_key(node);
+        while let Some(gone) = homes.iter().find(|home| !known(home)).copied() {
+            match planner::leave(&homes, gone) {
+                Some(plan) => homes = plan.homes,
+                None => return self.cluster.homes(),
+            }
+        }
+        homes
+    }
+
+    /// Rows of servers that are down and have nothing to come back to.
+    fn sweep(&self) -> Option<(Vec<Command>, String)> {
+        let homes = self.cluster.homes();
+        let held = |node: NodeId| self.cluster.views().iter().any(|view| view.isr.contains_key(&node));
+        let idle = |info: &&NodeInfo| {
+            info.state == NodeState::Down && !homes.contains(&info.node) && !held(info.node) && !homes.is_empty()
+        };
+        let node = self.cluster.nodes().values().find(idle)?.node;
+        Some((vec![Command::Remove { node }], format!("{node} is down and has no share: forgotten")))
+    }
+
+    /// A newcomer gets its share, one at a time; so does a member that has come to have none.
+    fn begin_join(&self) -> Option<(Vec<Command>, String)> {
+        let before = self.cluster.homes();
+        let bare = |info: &NodeInfo| info.state == NodeState::Up && !before.contains(&info.node);
+        let waits = |info: &&NodeInfo| {
+            (info.state == NodeState::Joining || bare(info)) && self.detector.fit(info.node) && !before.is_empty()
+        };
+        for info in self.cluster.nodes().values().filter(waits) {
+            let node = info.node;
+            let plan = planner::join(&before, node, self.cluster.record().vnodes);
+            debug_assert_eq!(plan.check(&before), Ok(()), "{plan}");
+            // More servers than slots: a member without a share stays one.
+            if plan.moves.is_empty() && info.state == NodeState::Up {
+                continue;
+            }
+            let commands = vec![
+                Command::State { node, state: NodeState::Joining },
+                Command::Begin(Change::Join { node, before: Homes::pack(&before) }),
+                Command::Homes(Homes::pack(&plan.homes)),
+            ];
+            return Some((commands, format!("{node} joins: {plan}")));
+        }
+        None
+    }
+
+    /// A server that has been down for long loses its homes, if there is another to have them.
+    fn rehome(&self) -> Option<(Vec<Command>, String)> {
+        let homes = self.cluster.homes();
+        let long = |info: &&NodeInfo| {
+            let down = self.detector.down_for(info.node, self.now);
+            info.state == NodeState::Down
+                && homes.contains(&info.node)
+                && down.is_some_and(|down| down >= self.config.rehome_after)
+        };
+        self.cluster.nodes().values().find(|info| info.state == NodeState::Up && self.detector.healthy(info.node))?;
+        let node = self.cluster.nodes().values().find(long)?.node;
+        let plan = planner::leave(&homes, node)?;
+        let why = format!("{node} has been down for {:?}: {plan}", self.config.rehome_after);
+        Some((vec![Command::Homes(Homes::pack(&plan.homes))], why))
+    }
+
+    /// The slots that should be handed over now: slot by slot the successor.
+    pub fn handovers<'a>(&'a self, placement: &'a Placement) -> impl Iterator<Item = (&'a View, NodeId)> + 'a {
+        self.cluster.views().iter().filter_map(move |view| {
+            let next = *placement.desired(view, &view.isr).first()?;
+            let ready = next != view.coordinator
+                && view.isr.get(&next).is_some_and(|store| self.capable(next, *store))
+                && self.detector.healthy(view.coordinator)
+                && self.reports.active(view)
+                && self.settled(next);
+            ready.then_some((view, next))
+        })
+    }
+
+    /// Whether the node may be given work: a newcomer at once, one that has been away after a while.
+    fn settled(&self, node: NodeId) -> bool {
+        let joining = self.cluster.nodes().get(&node).is_some_and(|info| info.state == NodeState::Joining);
+        joining || self.detector.present_for(node, self.now) >= self.config.settle
+    }
+
+    /// Which of the strays a server reported it may drop: their slots are served, at all their copies, without it.
+    #[must_use]
+    pub fn droppable(&self, placement: &Placement, node: &NodeInfo) -> Vec<(Slot, common::Epoch)> {
+        let settled = |view: &&View| {
+            view.part_of(node.node, node.store) == common::view::Part::None
+                && !view.isr.contains_key(&node.node)
+                && self.reports.active(view)
+                && view.targets.iter().all(|target| view.isr.contains_key(target))
+                && view.isr.len() >= placement.copies()
+        };
+        let strays = self.reports.strays(node.node).iter();
+        let views = strays.filter_map(|(slot, _)| self.cluster.view(*slot)).filter(settled);
+        views.map(|view| (view.slot, view.epoch)).collect()
+    }
+}

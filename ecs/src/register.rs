@@ -1,0 +1,161 @@
+//! Who may take part: the answer to a registration.
+//!
+//! One identity is one process at a time: the higher boot wins and the other is fenced, so a copied directory cannot
+//! speak with two voices. One address is one server: a stranger at the address of one that is gone has come with an
+//! empty disk to take its place.
+
+use std::collections::BTreeMap;
+
+use common::control::FromEcs;
+use common::view::{NodeInfo, NodeState};
+use common::{ClusterId, NodeId, Time};
+
+use crate::cluster::{Change, Command, Homes};
+use crate::core::{Action, Conn, Ecs};
+use crate::planner;
+
+/// Why a registration is refused, and whether trying again is pointless.
+struct Refusal {
+    reason: String,
+    fatal: bool,
+}
+
+impl Ecs {
+    pub(crate) fn register(
+        &mut self,
+        now: Time,
+        conn: Conn,
+        info: NodeInfo,
+        cluster: Option<ClusterId>,
+        out: &mut Vec<Action>,
+    ) {
+        if let Err(Refusal { reason, fatal }) = self.admissible(&info, cluster) {
+            self.detector.note(now, info.node, format!("registration refused: {reason}"));
+            out.push(Action::Send { conn, msg: FromEcs::Refused { reason, fatal } });
+            out.push(Action::Disconnect { conn });
+            return;
+        }
+        let (node, boot) = (info.node, info.boot);
+        self.supersede(&info, out);
+        let mut commands = match self.cluster.nodes().get(&node) {
+            Some(known) => self.returned(known, info),
+            None => self.arrived(now, info, out),
+        };
+        commands
+            .retain(|command| !matches!(command, Command::Node(row) if self.cluster.nodes().get(&node) == Some(row)));
+        if self.cluster.nodes().get(&node).is_some_and(|known| known.boot != boot) {
+            self.reports.forget(node);
+            self.accusations.remove(&node);
+        }
+        self.detector.registered(node, boot, conn, now);
+        self.settle(now, commands, BTreeMap::new(), out);
+        self.welcome(now, conn, node, boot, out);
+        self.wake(now);
+    }
+
+    fn admissible(&self, info: &NodeInfo, cluster: Option<ClusterId>) -> Result<(), Refusal> {
+        let own = self.cluster.record().cluster;
+        if let Some(reason) = self.refusing() {
+            return Err(Refusal { reason: reason.to_string(), fatal: false });
+        }
+        if let Some(other) = cluster.filter(|other| *other != own) {
+            let reason = format!(
+                "this is cluster {own}, but your data directory belongs to cluster {other}: start with another -d, or with \
+                 that cluster's ECS as -b"
+            );
+            return Err(Refusal { reason, fatal: true });
+        }
+        self.check_identity(info)?;
+        self.check_addresses(info)
+    }
+
+    /// An older process of the same identity, or another one of the same age, does not get in.
+    fn check_identity(&self, info: &NodeInfo) -> Result<(), Refusal> {
+        let Some(known) = self.cluster.nodes().get(&info.node) else { return Ok(()) };
+        let elsewhere = info.client_addr != known.client_addr || info.peer_addr != known.peer_addr;
+        let (node, boot, at) = (info.node, info.boot, &known.client_addr);
+        if info.boot < known.boot {
+            let reason = format!(
+                "server {node} has already been started {} times, last at {at}; yours is start {boot}: your data directory is \
+                 an old copy. Use the newest one, or an empty one",
+                known.boot
+            );
+            return Err(Refusal { reason, fatal: true });
+        }
+        if info.boot == known.boot && elsewhere {
+            let reason = format!(
+                "start {boot} of server {node} runs at {at}: your data directory is a copy of its. Use an empty one"
+            );
+            return Err(Refusal { reason, fatal: true });
+        }
+        Ok(())
+    }
+
+    /// No two live servers share an address.
+    fn check_addresses(&self, info: &NodeInfo) -> Result<(), Refusal> {
+        let clash = |other: &&NodeInfo| {
+            other.node != info.node && (other.client_addr == info.client_addr || other.peer_addr == info.peer_addr)
+        };
+        let live = |other: &&NodeInfo| self.detector.connected(other.node);
+        match self.cluster.nodes().values().filter(clash).find(live) {
+            Some(other) => Err(Refusal {
+                reason: format!(
+                    "{} (peers: {}) is in use by the live server {}: choose other ports, or stop that server first",
+                    other.client_addr, other.peer_addr, other.node
+                ),
+                fatal: false,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// The same identity is connected already: the newer process, or the newer connection of one process, stays.
+    fn supersede(&mut self, info: &NodeInfo, out: &mut Vec<Action>) {
+        let Some(old) = self.detector.conn(info.node) else { return };
+        if self.conns.remove(&old).is_some_and(|peer| peer.boot < info.boot) {
+            let reason =
+                format!("server {} was started again, as start {} at {}", info.node, info.boot, info.client_addr);
+            out.push(Action::Send { conn: old, msg: FromEcs::Fenced { reason } });
+        }
+        out.push(Action::Disconnect { conn: old });
+    }
+
+    /// A known server is back.
+    fn returned(&self, known: &NodeInfo, info: NodeInfo) -> Vec<Command> {
+        let state = match known.state {
+            NodeState::Down if self.cluster.homes().contains(&known.node) => NodeState::Up,
+            NodeState::Down => NodeState::Joining,
+            state => state,
+        };
+        vec![Command::Node(NodeInfo { state, ..info })]
+    }
+
+    /// A server that nobody has seen before.
+    fn arrived(&mut self, now: Time, info: NodeInfo, out: &mut Vec<Action>) -> Vec<Command> {
+        let node = info.node;
+        if self.cluster.views().is_empty() {
+            return vec![Command::Node(NodeInfo { state: NodeState::Up, ..info }), Command::Found { node }];
+        }
+        let same_place = |other: &&NodeInfo| other.client_addr == info.client_addr;
+        let Some(old) = self.cluster.nodes().values().find(same_place).map(|other| other.node) else {
+            return vec![Command::Node(NodeInfo { state: NodeState::Joining, ..info })];
+        };
+        let mut found = Vec::new();
+        self.detector.gone(old, &format!("{node} has taken its place at {}", info.client_addr), now, &mut found);
+        let mut commands = self.act_on(now, found, out);
+        commands.extend(self.inherit(old, info));
+        commands
+    }
+
+    /// The newcomer gets the homes of `old`, which went without its disk. A joiner's place is not inherited: its join
+    /// is undone first.
+    fn inherit(&self, old: NodeId, info: NodeInfo) -> Vec<Command> {
+        let (node, homes) = (info.node, self.cluster.homes());
+        let joining = matches!(self.cluster.change(), Some(Change::Join { node, .. }) if *node == old);
+        if joining || !homes.contains(&old) {
+            return vec![Command::Node(NodeInfo { state: NodeState::Joining, ..info })];
+        }
+        let homes = planner::replace(&homes, old, node);
+        vec![Command::Node(NodeInfo { state: NodeState::Up, ..info }), Command::Homes(Homes::pack(&homes))]
+    }
+}

@@ -1,0 +1,170 @@
+//! Journal lines: records sealed with their checksum, as JSON that a person can read.
+//!
+//! A segment begins with a head line that names it and says how long the one before it is, so that a segment that was
+//! cut short by other hands is noticed. Every other line is a [`Record`]. Puts and deletes are written by hand: they are
+//! nearly all of the lines, and the writer holds a slot's lock. What is written is the same byte for byte as what the
+//! serializer would write.
+
+use common::{Entry, Op, Outcome, RequestId, sealed};
+use serde::{Deserialize, Serialize};
+
+use super::json;
+use super::record::{Change, Record};
+
+/// The first line of a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SegmentHead {
+    /// Which segment this is.
+    pub segment: u64,
+    /// The length in bytes of the segment before it, which was complete before this one was begun.
+    pub after: u64,
+}
+
+/// Appends a record's line.
+pub fn put_record(out: &mut Vec<u8>, record: &Record) {
+    sealed::seal(out, |out| match &record.change {
+        Change::Append(entry) => put_append(out, record, entry),
+        _ => json::value(out, record),
+    });
+}
+
+/// Appends the line that begins a segment.
+pub fn put_head(out: &mut Vec<u8>, head: &SegmentHead) {
+    sealed::seal(out, |out| json::value(out, head));
+}
+
+/// Reads a record's line, with or without its line feed.
+///
+/// # Errors
+/// A sentence saying what is wrong with the line.
+pub fn take_record(line: &[u8]) -> Result<Record, String> {
+    let payload = sealed::open(line).ok_or("the line's checksum is wrong")?;
+    serde_json::from_slice(payload).map_err(|e| format!("the line is whole but is no journal record: {e}"))
+}
+
+/// Reads the line that begins a segment.
+///
+/// # Errors
+/// A sentence saying what is wrong with the line.
+pub fn take_head(line: &[u8]) -> Result<SegmentHead, String> {
+    let payload = sealed::open(line).ok_or("the line's checksum is wrong")?;
+    serde_json::from_slice(payload).map_err(|e| format!("the line is whole but does not begin a segment: {e}"))
+}
+
+fn put_append(out: &mut Vec<u8>, record: &Record, entry: &Entry) {
+    out.extend_from_slice(b"{\"slot\":");
+    json::number(out, u64::from(record.slot.0));
+    out.extend_from_slice(b",\"mark\":");
+    json::number(out, record.mark);
+    out.extend_from_slice(b",\"append\":");
+    put_entry(out, entry);
+    out.push(b'}');
+}
+
+/// Appends an entry as JSON.
+pub(super) fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
+    out.extend_from_slice(b"{\"id\":{\"epoch\":");
+    json::number(out, entry.id.epoch.0);
+    out.extend_from_slice(b",\"seq\":");
+    json::number(out, entry.id.seq.0);
+    out.extend_from_slice(b"},\"op\":");
+    put_op(out, &entry.op);
+    out.extend_from_slice(b",\"outcome\":");
+    out.extend_from_slice(outcome(entry.outcome));
+    out.extend_from_slice(b",\"request\":");
+    match &entry.request {
+        Some(request) => put_request(out, request),
+        None => out.extend_from_slice(b"null"),
+    }
+    out.push(b'}');
+}
+
+fn put_op(out: &mut Vec<u8>, op: &Op) {
+    match op {
+        Op::Put { key, value } => {
+            out.extend_from_slice(b"{\"put\":{\"key\":");
+            json::bytes(out, key);
+            out.extend_from_slice(b",\"value\":");
+            json::bytes(out, value);
+            out.extend_from_slice(b"}}");
+        }
+        Op::Delete { key } => {
+            out.extend_from_slice(b"{\"delete\":{\"key\":");
+            json::bytes(out, key);
+            out.extend_from_slice(b"}}");
+        }
+        Op::Noop => out.extend_from_slice(b"\"noop\""),
+    }
+}
+
+fn outcome(outcome: Outcome) -> &'static [u8] {
+    match outcome {
+        Outcome::Created => b"\"created\"",
+        Outcome::Updated => b"\"updated\"",
+        Outcome::Deleted => b"\"deleted\"",
+        Outcome::Missing => b"\"missing\"",
+    }
+}
+
+fn put_request(out: &mut Vec<u8>, request: &RequestId) {
+    out.extend_from_slice(b"{\"client\":");
+    json::identity(out, request.client.0);
+    out.extend_from_slice(b",\"seq\":");
+    json::number(out, request.seq);
+    out.extend_from_slice(b",\"lowest_unacked\":");
+    json::number(out, request.lowest_unacked);
+    out.push(b'}');
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::arbitrary::record;
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_record_survives_its_line_and_the_line_is_what_serde_writes(record in record()) {
+            let mut line = Vec::new();
+            put_record(&mut line, &record);
+            prop_assert_eq!(&take_record(&line).unwrap(), &record);
+            let mut generic = Vec::new();
+            sealed::seal(&mut generic, |out| json::value(out, &record));
+            prop_assert_eq!(String::from_utf8(line).unwrap(), String::from_utf8(generic).unwrap());
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
+            prop_assert!(take_record(&bytes).is_err());
+            let mut line = Vec::new();
+            sealed::seal(&mut line, |out| out.extend(bytes.iter().filter(|b| **b != b'\n')));
+            prop_assert!(take_record(&line).is_err());
+        }
+    }
+
+    #[test]
+    fn a_put_reads_like_this() {
+        let op = Op::Put { key: "pear".into(), value: "gr\u{fc}n \"und\" reif".into() };
+        let id = common::LogId { epoch: common::Epoch(7), seq: common::Seq(9) };
+        let entry = Entry { id, op, outcome: Outcome::Created, request: None };
+        let mut line = Vec::new();
+        put_record(&mut line, &Record { slot: common::Slot(3), mark: 12, change: Change::Append(entry) });
+        let line = String::from_utf8(line).unwrap();
+        let expected = concat!(
+            r#","e":{"slot":3,"mark":12,"append":{"id":{"epoch":7,"seq":9},"#,
+            r#""op":{"put":{"key":"pear","value":"grün \"und\" reif"}},"outcome":"created","request":null}}}"#,
+            "\n"
+        );
+        assert!(line.ends_with(expected), "{line}");
+    }
+
+    #[test]
+    fn a_head_survives_its_line() {
+        let head = SegmentHead { segment: 4, after: 1234 };
+        let mut line = Vec::new();
+        put_head(&mut line, &head);
+        assert_eq!(take_head(&line), Ok(head));
+        assert!(take_record(&line).is_err());
+    }
+}

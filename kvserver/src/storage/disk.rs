@@ -1,0 +1,142 @@
+//! The files of one data directory, as a closed list of operations.
+//!
+//! Everything that changes a stored file is a [`FileOp`], so that a test can stop between any two of them, and so that
+//! the simulation's memory disk sees exactly what a real one does. This module knows nothing of what the files mean.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+/// One change of a file or of the directory. Names are relative to the directory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FileOp<'a> {
+    /// Make an empty file; a leftover of the same name is replaced.
+    Create(String),
+    /// Add bytes at the end. If this fails, a part may have been added.
+    Append(String, &'a [u8]),
+    /// Put the file's content and length on the disk.
+    Sync(String),
+    /// Cut the file to this length.
+    Truncate(String, u64),
+    /// Give the first name's file the second name, replacing what had it.
+    Rename(String, String),
+    /// Take the name away; no error if there is none.
+    Remove(String),
+    /// Put all creations, renames and removals on the disk.
+    SyncDir,
+}
+
+/// Something that holds files.
+pub trait Disk: Send {
+    /// The names of all files.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn names(&self) -> io::Result<Vec<String>>;
+
+    /// A file's length.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn length(&self, name: &str) -> io::Result<u64>;
+
+    /// Exactly these bytes of a file.
+    ///
+    /// # Errors
+    /// What the system says; `UnexpectedEof` if the file is shorter.
+    fn read(&self, name: &str, offset: u64, length: u64) -> io::Result<Vec<u8>>;
+
+    /// Changes something.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn perform(&mut self, op: FileOp<'_>) -> io::Result<()>;
+}
+
+/// A directory of the real file system.
+#[derive(Debug)]
+pub struct RealDisk {
+    path: PathBuf,
+    /// Files that are being written, so that an append does not open its file again.
+    open: BTreeMap<String, File>,
+}
+
+impl RealDisk {
+    /// The files of this directory, which must exist.
+    #[must_use]
+    pub fn new(path: &Path) -> RealDisk {
+        RealDisk { path: path.to_owned(), open: BTreeMap::new() }
+    }
+
+    fn file(&mut self, name: &str) -> io::Result<&mut File> {
+        if !self.open.contains_key(name) {
+            let file = OpenOptions::new().append(true).open(self.path.join(name))?;
+            self.open.insert(name.to_owned(), file);
+        }
+        self.open.get_mut(name).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn create(&mut self, name: String) -> io::Result<()> {
+        self.open.remove(&name);
+        remove(&self.path.join(&name))?;
+        let file = OpenOptions::new().append(true).create_new(true).open(self.path.join(&name))?;
+        self.open.insert(name, file);
+        Ok(())
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+impl Disk for RealDisk {
+    fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                names.extend(entry.file_name().into_string().ok());
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn length(&self, name: &str) -> io::Result<u64> {
+        fs::metadata(self.path.join(name)).map(|meta| meta.len())
+    }
+
+    fn read(&self, name: &str, offset: u64, length: u64) -> io::Result<Vec<u8>> {
+        let file = File::open(self.path.join(name))?;
+        if offset.saturating_add(length) > file.metadata()?.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut bytes = vec![0; usize::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory)?];
+        file.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    }
+
+    fn perform(&mut self, op: FileOp<'_>) -> io::Result<()> {
+        match op {
+            FileOp::Create(name) => self.create(name),
+            FileOp::Append(name, bytes) => self.file(&name)?.write_all(bytes),
+            FileOp::Sync(name) => self.file(&name)?.sync_data(),
+            FileOp::Truncate(name, length) => self.file(&name)?.set_len(length),
+            FileOp::Rename(from, to) => {
+                self.open.remove(&from);
+                self.open.remove(&to);
+                fs::rename(self.path.join(from), self.path.join(to))
+            }
+            FileOp::Remove(name) => {
+                self.open.remove(&name);
+                remove(&self.path.join(name))
+            }
+            FileOp::SyncDir => File::open(&self.path)?.sync_all(),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! A disk in memory that can lose power: what was not synced may be gone, in every way a real disk allows.
+//!
+//! For tests and the simulation only. It does not reorder the bytes of one file: a torn write keeps a prefix.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use super::disk::{Disk, FileOp};
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct MemDisk {
+    inodes: BTreeMap<u64, Inode>,
+    next: u64,
+    names: BTreeMap<String, u64>,
+    durable_names: BTreeMap<String, u64>,
+    /// Name changes that are not synced, oldest first.
+    unsynced: Vec<NameChange>,
+    /// How many more operations succeed; every later one fails. None: all.
+    pub operations_left: Option<u64>,
+    /// What the next appends and syncs fail with, if anything.
+    pub failing: Failing,
+}
+
+/// Errors to be reported by a [`MemDisk`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Failing {
+    /// Every append adds half of its bytes and fails like this.
+    pub append: Option<io::ErrorKind>,
+    /// Every sync fails like this.
+    pub sync: Option<io::ErrorKind>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Inode {
+    content: Vec<u8>,
+    /// How much of `content` is on the disk.
+    synced: usize,
+    /// What the disk still holds after a cut that is not synced.
+    uncut: Option<Vec<u8>>,
+}
+
+impl Inode {
+    fn cut(&mut self, length: usize) {
+        if length < self.synced {
+            let synced = &self.content[..self.synced];
+            self.uncut.get_or_insert_with(|| synced.to_vec());
+            self.synced = length;
+        }
+        self.content.truncate(length);
+    }
+}
+
+#[derive(Clone, Debug)]
+struct NameChange {
+    name: String,
+    inode: Option<u64>,
+    freed: Option<String>,
+}
+
+impl MemDisk {
+    /// Puts a file there, durably.
+    pub fn put(&mut self, name: &str, content: &[u8]) {
+        self.next += 1;
+        self.inodes.insert(self.next, Inode { content: content.to_vec(), synced: content.len(), uncut: None });
+        self.names.insert(name.to_owned(), self.next);
+        self.durable_names.insert(name.to_owned(), self.next);
+    }
+
+    /// A file's content.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.names.get(name).and_then(|inode| self.inodes.get(inode)).map(|inode| &inode.content[..])
+    }
+
+    /// The power fails. `keep(n)` says how many of `n` unsynced bytes or name changes made it nevertheless.
+    pub fn lose_power(&mut self, mut keep: impl FnMut(usize) -> usize) {
+        let kept = keep(self.unsynced.len());
+        for change in self.unsynced.drain(..).take(kept) {
+            apply(&mut self.durable_names, &change);
+        }
+        self.names = self.durable_names.clone();
+        for inode in self.inodes.values_mut() {
+            match inode.uncut.take() {
+                Some(uncut) if keep(1) == 0 => inode.content = uncut,
+                _ => inode.content.truncate(inode.synced + keep(inode.content.len() - inode.synced)),
+            }
+            inode.synced = inode.content.len();
+        }
+        let named: std::collections::BTreeSet<u64> = self.names.values().copied().collect();
+        self.inodes.retain(|inode, _| named.contains(inode));
+        (self.operations_left, self.failing) = (None, Failing::default());
+    }
+
+    fn change(&mut self, change: NameChange) {
+        apply(&mut self.names, &change);
+        self.unsynced.push(change);
+    }
+
+    fn inode(&mut self, name: &str) -> io::Result<&mut Inode> {
+        let inode = self.names.get(name).ok_or(io::ErrorKind::NotFound)?;
+        self.inodes.get_mut(inode).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let failing = self.failing.append;
+        let inode = self.inode(name)?;
+        match failing {
+            None => inode.content.extend_from_slice(bytes),
+            Some(kind) => {
+                inode.content.extend_from_slice(&bytes[..bytes.len() / 2]);
+                return Err(kind.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self, name: &str) -> io::Result<()> {
+        if let Some(kind) = self.failing.sync {
+            return Err(kind.into());
+        }
+        let inode = self.inode(name)?;
+        (inode.synced, inode.uncut) = (inode.content.len(), None);
+        Ok(())
+    }
+}
+
+fn apply(names: &mut BTreeMap<String, u64>, change: &NameChange) {
+    if let Some(freed) = &change.freed {
+        names.remove(freed);
+    }
+    match change.inode {
+        Some(inode) => names.insert(change.name.clone(), inode),
+        None => names.remove(&change.name),
+    };
+}
+
+impl Disk for MemDisk {
+    fn names(&self) -> io::Result<Vec<String>> {
+        Ok(self.names.keys().cloned().collect())
+    }
+
+    fn length(&self, name: &str) -> io::Result<u64> {
+        self.get(name).map(|content| content.len() as u64).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn read(&self, name: &str, offset: u64, length: u64) -> io::Result<Vec<u8>> {
+        let content = self.get(name).ok_or(io::ErrorKind::NotFound)?;
+        let range = usize::try_from(offset).ok().zip(usize::try_from(offset.saturating_add(length)).ok());
+        let piece = range.and_then(|(from, to)| content.get(from..to)).ok_or(io::ErrorKind::UnexpectedEof)?;
+        Ok(piece.to_vec())
+    }
+
+    fn perform(&mut self, op: FileOp<'_>) -> io::Result<()> {
+        if let Some(left) = &mut self.operations_left {
+            *left = left.checked_sub(1).ok_or_else(|| io::Error::other("stopped by the test"))?;
+        }
+        match op {
+            FileOp::Create(name) => {
+                self.next += 1;
+                self.inodes.insert(self.next, Inode::default());
+                self.change(NameChange { name, inode: Some(self.next), freed: None });
+            }
+            FileOp::Append(name, bytes) => self.append(&name, bytes)?,
+            FileOp::Sync(name) => self.sync(&name)?,
+            FileOp::Truncate(name, length) => self.inode(&name)?.cut(usize::try_from(length).unwrap_or(usize::MAX)),
+            FileOp::Rename(from, to) => {
+                let inode = *self.names.get(&from).ok_or(io::ErrorKind::NotFound)?;
+                self.change(NameChange { name: to, inode: Some(inode), freed: Some(from) });
+            }
+            FileOp::Remove(name) => self.change(NameChange { name, inode: None, freed: None }),
+            FileOp::SyncDir => {
+                if let Some(kind) = self.failing.sync {
+                    return Err(kind.into());
+                }
+                self.durable_names = self.names.clone();
+                self.unsynced.clear();
+            }
+        }
+        Ok(())
+    }
+}

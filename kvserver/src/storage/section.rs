@@ -1,0 +1,319 @@
+//! One slot's part of a checkpoint: its records as lines of one of the three maps, its log as lines of `logs.json`.
+//!
+//! ```json
+//! {"slot":3,"records":{
+//! "apple":"red",
+//! "pear":{"b64":"/wA="}
+//! },"binary_keys":{
+//! "/v8=":"a value whose key is not UTF-8, so the key is base64"
+//! }}
+//! ```
+//!
+//! Encoding happens under the slot's lock and is nothing but copying into two buffers; checksums and files come later.
+
+use std::fmt;
+
+use common::retry::RetryTable;
+use common::{Entry, Lineage, LogId, NodeId, Slot, View, blob};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::codec::put_entry;
+use super::image::SlotImage;
+use super::json;
+use super::map::SlotMap;
+
+/// Which of the three maps a slot's records are written to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// `coordinator.json`: slots this server coordinates.
+    Coordinator,
+    /// `replica1.json`: slots of which it is the first replica,
+    Replica1,
+    /// `replica2.json`: or the second one, or a further one for a while.
+    Replica2,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Role; 3] = [Role::Coordinator, Role::Replica1, Role::Replica2];
+
+    /// The role that `node` has, or is to have, in this view. Without any view it serves alone.
+    #[must_use]
+    pub fn of(view: Option<&View>, node: NodeId) -> Role {
+        let Some(view) = view.filter(|view| view.coordinator != node) else { return Role::Coordinator };
+        let mut replicas = view.targets.iter().filter(|target| **target != view.coordinator);
+        if replicas.next() == Some(&node) { Role::Replica1 } else { Role::Replica2 }
+    }
+
+    /// The map's name, without ending.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Coordinator => "coordinator",
+            Role::Replica1 => "replica1",
+            Role::Replica2 => "replica2",
+        }
+    }
+}
+
+/// What a slot consists of, borrowed from wherever it lives.
+#[derive(Clone, Debug)]
+pub struct SlotParts<'a> {
+    /// The number of the last record that is contained.
+    pub mark: u64,
+    /// The latest adopted view.
+    pub view: Option<&'a View>,
+    /// See [`SlotImage::base`].
+    pub base: Option<LogId>,
+    /// The records at `base`.
+    pub map: &'a SlotMap,
+    /// The results at `base`.
+    pub retries: &'a RetryTable,
+    /// The epochs of the log up to the end of the tail.
+    pub lineage: &'a Lineage,
+    /// The log after `base`.
+    pub tail: Vec<&'a Entry>,
+}
+
+impl SlotImage {
+    /// The image's parts.
+    #[must_use]
+    pub fn parts(&self) -> SlotParts<'_> {
+        SlotParts {
+            mark: self.mark,
+            view: self.view.as_ref(),
+            base: self.base,
+            map: &self.map,
+            retries: &self.retries,
+            lineage: &self.lineage,
+            tail: self.tail.iter().collect(),
+        }
+    }
+}
+
+/// One slot, encoded. Reused from slot to slot: it holds the memory of the largest one.
+#[derive(Clone, Debug, Default)]
+pub struct SlotEncoder {
+    pub(super) summary: Option<Summary>,
+    pub(super) records: Vec<u8>,
+    /// Empty if there is neither a tail nor any result.
+    pub(super) log: Vec<u8>,
+}
+
+/// What the manifest says of a slot, beside where its pieces are.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Summary {
+    pub(super) slot: Slot,
+    pub(super) file: Role,
+    /// How many records the map has.
+    pub(super) count: u64,
+    pub(super) mark: u64,
+    pub(super) base: Option<LogId>,
+    pub(super) view: Option<View>,
+    pub(super) lineage: Lineage,
+}
+
+impl SlotEncoder {
+    /// Encodes one slot in place of the last one. Call it with the slot locked; nothing in here waits.
+    pub fn encode(&mut self, slot: Slot, role: Role, parts: &SlotParts<'_>) {
+        self.summary = Some(Summary {
+            slot,
+            file: role,
+            count: parts.map.len() as u64,
+            mark: parts.mark,
+            base: parts.base,
+            view: parts.view.cloned(),
+            lineage: parts.lineage.clone(),
+        });
+        self.records.clear();
+        self.records.reserve(usize::try_from(parts.map.bytes()).unwrap_or(0) + parts.map.len() * 8);
+        put_records(&mut self.records, slot, parts.map);
+        self.log.clear();
+        if !parts.tail.is_empty() || !parts.retries.is_empty() {
+            put_log(&mut self.log, slot, parts.retries, &parts.tail);
+        }
+    }
+}
+
+fn put_slot(out: &mut Vec<u8>, slot: Slot) {
+    out.extend_from_slice(b"{\"slot\":");
+    json::number(out, u64::from(slot.0));
+}
+
+fn put_records(out: &mut Vec<u8>, slot: Slot, map: &SlotMap) {
+    put_slot(out, slot);
+    out.extend_from_slice(b",\"records\":{");
+    let mut binary = Vec::new();
+    let mut separator = "\n";
+    for (key, value) in map.iter() {
+        let Ok(text) = std::str::from_utf8(key) else {
+            binary.push((blob::to_base64(key), value));
+            continue;
+        };
+        put_line(out, &mut separator, text, value);
+    }
+    out.extend_from_slice(b"\n}");
+    if !binary.is_empty() {
+        out.extend_from_slice(b",\"binary_keys\":{");
+        let mut separator = "\n";
+        for (key, value) in binary {
+            put_line(out, &mut separator, &key, value);
+        }
+        out.extend_from_slice(b"\n}");
+    }
+    out.push(b'}');
+}
+
+fn put_line(out: &mut Vec<u8>, separator: &mut &'static str, key: &str, value: &[u8]) {
+    out.extend_from_slice(separator.as_bytes());
+    *separator = ",\n";
+    json::string(out, key);
+    out.push(b':');
+    json::bytes(out, value);
+}
+
+fn put_log(out: &mut Vec<u8>, slot: Slot, retries: &RetryTable, tail: &[&Entry]) {
+    put_slot(out, slot);
+    out.extend_from_slice(b",\"retries\":");
+    json::value(out, retries);
+    out.extend_from_slice(b",\"tail\":[");
+    for (i, entry) in tail.iter().enumerate() {
+        out.extend_from_slice(if i == 0 { b"\n" } else { b",\n" });
+        put_entry(out, entry);
+    }
+    out.extend_from_slice(b"\n]}");
+}
+
+/// A slot's log piece as it is read.
+#[derive(Deserialize)]
+pub(super) struct LogPiece {
+    slot: Slot,
+    pub(super) retries: RetryTable,
+    pub(super) tail: Vec<Entry>,
+}
+
+impl LogPiece {
+    /// Reads a slot's piece of `logs.json`.
+    pub(super) fn read(slot: Slot, piece: &[u8]) -> Result<LogPiece, String> {
+        let log: LogPiece = serde_json::from_slice(piece).map_err(|e| e.to_string())?;
+        if log.slot != slot {
+            return Err(format!("the log is slot {}'s", log.slot));
+        }
+        Ok(log)
+    }
+}
+
+/// Reads a slot's piece of one of the three maps.
+pub(super) fn read_records(slot: Slot, piece: &[u8]) -> Result<SlotMap, String> {
+    let piece: RecordsPiece = serde_json::from_slice(piece).map_err(|e| e.to_string())?;
+    if piece.slot != slot {
+        return Err(format!("the records are slot {}'s", piece.slot));
+    }
+    let mut records = piece.records.0;
+    for (key, value) in piece.binary_keys.0 {
+        records.push((decode_key(&key)?, value));
+    }
+    Ok(records.into_iter().collect())
+}
+
+fn decode_key(text: &[u8]) -> Result<Box<[u8]>, String> {
+    let text = std::str::from_utf8(text).map_err(|e| e.to_string())?;
+    blob::from_base64(text).map(Vec::into_boxed_slice).map_err(|e| format!("the key {text:?} is not base64: {e}"))
+}
+
+/// Whatever can still be read of a slot's damaged piece: the records, and how many lines are no records any more.
+pub(super) fn salvage_records(piece: &[u8]) -> (SlotMap, u64) {
+    let (mut records, mut lost, mut binary) = (Vec::new(), 0, false);
+    for line in piece.split(|byte| *byte == b'\n') {
+        if line.starts_with(b"}") || line.starts_with(b"{") {
+            binary = line.starts_with(b"},\"binary_keys\"");
+            continue;
+        }
+        match salvage_line(line, binary) {
+            Some(record) => records.push(record),
+            None => lost += u64::from(!line.is_empty()),
+        }
+    }
+    (records.into_iter().collect(), lost)
+}
+
+fn salvage_line(line: &[u8], binary: bool) -> Option<Pair> {
+    let object = [b"{", line.strip_suffix(b",").unwrap_or(line), b"}"].concat();
+    let (key, value) = serde_json::from_slice::<Records>(&object).ok()?.0.pop()?;
+    let key = if binary { decode_key(&key).ok()? } else { key };
+    Some((key, value))
+}
+
+#[derive(Deserialize)]
+struct RecordsPiece {
+    slot: Slot,
+    records: Records,
+    #[serde(default)]
+    binary_keys: Records,
+}
+
+/// The pairs of a JSON object, in order, copied once: straight from the file's bytes to where they will stay.
+#[derive(Default)]
+struct Records(Vec<Pair>);
+
+type Pair = (Box<[u8]>, Box<[u8]>);
+
+impl<'de> Deserialize<'de> for Records {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Records, D::Error> {
+        struct PairsVisitor;
+        impl<'de> Visitor<'de> for PairsVisitor {
+            type Value = Records;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of keys and values")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Records, A::Error> {
+                let mut records = Vec::new();
+                while let Some((key, value)) = map.next_entry::<Text, Value>()? {
+                    records.push((key.0, value.0));
+                }
+                Ok(Records(records))
+            }
+        }
+        d.deserialize_map(PairsVisitor)
+    }
+}
+
+struct Text(Box<[u8]>);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Text, D::Error> {
+        d.deserialize_str(ValueVisitor).map(|value| Text(value.0))
+    }
+}
+
+struct Value(Box<[u8]>);
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Value, D::Error> {
+        d.deserialize_any(ValueVisitor)
+    }
+}
+
+struct ValueVisitor;
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(r#"a string or {"b64": "..."}"#)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Value, E> {
+        Ok(Value(text.as_bytes().into()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let Some((name, text)) = map.next_entry::<Text, Text>()? else { return Err(A::Error::missing_field("b64")) };
+        if &*name.0 != b"b64" || map.next_key::<Text>()?.is_some() {
+            return Err(A::Error::custom("bytes are written as {\"b64\": ...} and nothing else"));
+        }
+        decode_key(&text.0).map(Value).map_err(A::Error::custom)
+    }
+}

@@ -1,0 +1,365 @@
+//! Scripted scenarios of the replica core: one scenario a file in `tests/replica_scripts/`, named by the scenario.
+//!
+//! A tiny world around replicas of one slot: messages wait until a script delivers or drops them, disks sync at once
+//! unless a script holds them, time moves only when a script says so. Regenerate with `UPDATE_GOLDENFILES=1`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::error::Error;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::peer::{Beacon, BeaconAck, Identity, PeerMsg};
+use common::{BootId, ClientId, Epoch, NodeId, RequestId, Slot, StoreUuid, Switches, Time, Timing, View};
+use goldenscript::{ArgumentConsumer, Command, Context, Runner};
+use kvserver::replica::{Action, Event, Read, Replica, Setup, Token, Write, WriteOp};
+use kvserver::storage::{Record, SlotImage};
+
+struct Node {
+    replica: Replica,
+    boot: u64,
+    disk: SlotImage,
+    unsynced: Vec<Record>,
+    held: bool,
+}
+
+#[derive(Default)]
+struct World {
+    nodes: BTreeMap<NodeId, Node>,
+    now: u64,
+    flight: VecDeque<(NodeId, NodeId, PeerMsg)>,
+    cut: BTreeSet<NodeId>,
+    tokens: u64,
+}
+
+impl World {
+    fn node(&mut self, id: NodeId) -> &mut Node {
+        let now = Time(self.now);
+        self.nodes.entry(id).or_insert_with(|| {
+            let disk = SlotImage::empty();
+            let replica = Replica::new(Slot(0), setup(id, 1, now), disk.clone());
+            Node { replica, boot: 1, disk, unsynced: Vec::new(), held: false }
+        })
+    }
+
+    fn handle(&mut self, id: NodeId, event: Event, log: &mut String) {
+        let (now, mut out) = (Time(self.now), Vec::new());
+        self.node(id).replica.handle(now, event, &mut out);
+        self.perform(id, out, log);
+    }
+
+    fn perform(&mut self, id: NodeId, actions: Vec<Action>, log: &mut String) {
+        for action in actions {
+            match action {
+                Action::Journal(record) => {
+                    let _ = writeln!(log, "n{} journal {}", id.0, describe_change(&record));
+                    self.node(id).unsynced.push(record);
+                }
+                Action::Send { to, msg } => self.flight.push_back((id, to, msg)),
+                Action::Reply { token, reply } => {
+                    let _ = writeln!(log, "n{} reply #{} {reply:?}", id.0, token.index);
+                }
+                Action::Ask(ask) => {
+                    let _ = writeln!(log, "n{} asks e{} {:?}", id.0, ask.epoch, ask.change);
+                }
+                Action::Alarm(why) => {
+                    let _ = writeln!(log, "n{} ALARM {why}", id.0);
+                }
+            }
+        }
+        if !self.node(id).held {
+            self.fsync(id, log);
+        }
+    }
+
+    fn fsync(&mut self, id: NodeId, log: &mut String) {
+        let node = self.node(id);
+        let records = std::mem::take(&mut node.unsynced);
+        let Some(mark) = records.last().map(|record| record.mark) else { return };
+        for record in records {
+            node.disk.replay(record.mark, record.change).expect("a journal without gaps");
+        }
+        node.disk.check();
+        self.handle(id, Event::Durable { mark }, log);
+    }
+
+    fn deliver(&mut self, log: &mut String, wanted: impl Fn(NodeId, NodeId) -> bool) {
+        let mut kept = VecDeque::new();
+        for _ in 0..1000 {
+            let Some((from, to, msg)) = self.flight.pop_front() else { break };
+            if self.cut.contains(&from) || self.cut.contains(&to) {
+                let _ = writeln!(log, "n{} -> n{} {} LOST", from.0, to.0, describe(&msg));
+            } else if wanted(from, to) {
+                let _ = writeln!(log, "n{} -> n{} {}", from.0, to.0, describe(&msg));
+                self.handle(to, Event::Peer { from, msg }, log);
+            } else {
+                kept.push_back((from, to, msg));
+            }
+        }
+        self.flight.extend(kept);
+    }
+
+    /// One round of beacons from every coordinator, answered at once by everyone who is not cut off.
+    fn beacons(&mut self, log: &mut String) {
+        let now = Time(self.now);
+        for id in self.nodes.keys().copied().collect::<Vec<_>>() {
+            let mut beacons: Vec<(NodeId, Beacon)> = Vec::new();
+            self.node(id).replica.beacons(now, &mut beacons);
+            for (to, beacon) in beacons {
+                if self.cut.contains(&id) || self.cut.contains(&to) {
+                    continue;
+                }
+                let mut out = Vec::new();
+                let ack: Option<BeaconAck> = self.node(to).replica.beacon(now, id, &beacon, &mut out);
+                self.perform(to, out, log);
+                let Some(ack) = ack else { continue };
+                let grant = beacon.grant.map_or(String::new(), |g| format!(" grants {} ms", g.micros / 1000));
+                let _ = writeln!(log, "n{} ~> n{} beacon e{}{grant}", id.0, to.0, beacon.epoch);
+                let mut out = Vec::new();
+                self.node(id).replica.beacon_ack(now, to, now, now, &ack, &mut out);
+                self.perform(id, out, log);
+            }
+        }
+    }
+
+    fn advance(&mut self, by: Duration, log: &mut String) {
+        self.now += u64::try_from(by.as_micros()).expect("short");
+        for id in self.nodes.keys().copied().collect::<Vec<_>>() {
+            if self.node(id).replica.deadline().is_some_and(|at| at <= Time(self.now)) {
+                self.handle(id, Event::Tick, log);
+            }
+        }
+    }
+
+    fn state(&mut self) -> String {
+        let now = Time(self.now);
+        let mut text = String::new();
+        for (id, node) in &self.nodes {
+            let replica = &node.replica;
+            let epoch = replica.view().map_or(0, |v| v.epoch.0);
+            let reads = if replica.may_read(now) { "reads" } else { "no reads" };
+            let records: Vec<String> =
+                replica.image().records().map(|(k, v)| format!("{}={}", text_of(k), text_of(v))).collect();
+            let (role, commit, end) = (replica.role_name(), replica.commit(), replica.end());
+            let _ =
+                writeln!(text, "n{} {role} e{epoch} commit {commit} end {end} {reads} {{{}}}", id.0, records.join(" "));
+            for (follower, standing, matched) in replica.followers() {
+                let _ = writeln!(text, "   n{} {standing} has {matched}", follower.0);
+            }
+        }
+        text
+    }
+
+    fn view(&mut self, command: &Command, log: &mut String) -> Result<(), Box<dyn Error>> {
+        let mut args = command.consume_args();
+        let epoch = Epoch(named(&mut args, "epoch")?.ok_or("epoch=")?);
+        let previous = Epoch(named(&mut args, "previous")?.unwrap_or(epoch.0 - 1));
+        let coordinator = NodeId(named(&mut args, "coordinator")?.ok_or("coordinator=")?);
+        let released = named(&mut args, "released")?.map(Epoch);
+        let isr = ids(&named::<String>(&mut args, "isr")?.ok_or("isr=")?)?;
+        let targets = named::<String>(&mut args, "targets")?.map_or(Ok(isr.clone()), |text: String| ids(&text))?;
+        let to = named::<String>(&mut args, "to")?.map_or(Ok(targets.clone()), |text: String| ids(&text))?;
+        args.reject_next()?;
+        let coordinator_boot = BootId(self.node(coordinator).boot);
+        let isr = isr.into_iter().map(|id| (id, StoreUuid(u128::from(id.0)))).collect();
+        let (slot, home) = (Slot(0), coordinator);
+        let view = View { slot, epoch, previous, coordinator, coordinator_boot, isr, targets, home, released };
+        for id in to {
+            self.handle(id, Event::View(view.clone()), log);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, command: &Command, delete: bool, log: &mut String) -> Result<(), Box<dyn Error>> {
+        let mut args = command.consume_args();
+        let id = NodeId(args.next_pos().ok_or("node")?.parse()?);
+        let key = Bytes::from(args.next_pos().ok_or("key")?.to_string());
+        let op =
+            if delete { WriteOp::Delete } else { WriteOp::Put(args.next_pos().ok_or("value")?.to_string().into()) };
+        let (client, seq) = (named(&mut args, "client")?, named(&mut args, "seq")?.unwrap_or(1));
+        let retry = named(&mut args, "retry")?.unwrap_or(false);
+        args.reject_next()?;
+        let request = client.map(|c: u128| RequestId { client: ClientId(c), seq, lowest_unacked: 1 });
+        self.tokens += 1;
+        let token = Token { conn: 0, index: self.tokens };
+        self.handle(id, Event::Write { write: Write { key, op, request, retry }, token }, log);
+        Ok(())
+    }
+
+    fn get(&mut self, command: &Command, log: &mut String) -> Result<(), Box<dyn Error>> {
+        let mut args = command.consume_args();
+        let id = NodeId(args.next_pos().ok_or("node")?.parse()?);
+        let key = args.next_pos().ok_or("key")?.to_string();
+        args.reject_next()?;
+        self.tokens += 1;
+        let (token, now, mut out) = (Token { conn: 0, index: self.tokens }, Time(self.now), Vec::new());
+        let read = match self.node(id).replica.read(now, key.as_bytes(), token, &mut out) {
+            Read::Value(value) => format!("value {}", text_of(value)),
+            Read::Later => format!("later (#{})", token.index),
+            other => format!("{other:?}"),
+        };
+        let _ = writeln!(log, "n{} {read}", id.0);
+        self.perform(id, out, log);
+        Ok(())
+    }
+
+    fn restart(&mut self, id: NodeId) {
+        let now = Time(self.now);
+        let node = self.node(id);
+        node.boot += 1;
+        node.unsynced.clear();
+        node.held = false;
+        node.replica = Replica::new(Slot(0), setup(id, node.boot, now), node.disk.clone());
+        self.flight.retain(|(from, to, _)| *from != id && *to != id);
+    }
+}
+
+fn setup(id: NodeId, boot: u64, started: Time) -> Setup {
+    let me = Identity { cluster: None, node: id, store: StoreUuid(u128::from(id.0)), boot: BootId(boot) };
+    let (standalone, confirm_reads) = (false, false);
+    Setup { me, timing: Timing::default(), started, standalone, confirm_reads, switches: Switches::default() }
+}
+
+/// A named argument, parsed.
+fn named<T: std::str::FromStr>(args: &mut ArgumentConsumer<'_>, name: &str) -> Result<Option<T>, Box<dyn Error>> {
+    let Some(text) = args.take_key(name) else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| format!("{name}={text} cannot be read").into())
+}
+
+fn ids(text: &str) -> Result<Vec<NodeId>, Box<dyn Error>> {
+    text.split('/').map(|id| Ok(NodeId(id.parse()?))).collect()
+}
+
+fn text_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn describe_change(record: &Record) -> String {
+    let text = serde_json::to_value(record).expect("records are JSON");
+    let name = text.as_object().and_then(|map| map.keys().find(|key| *key != "slot" && *key != "mark").cloned());
+    let detail = match &record.change {
+        kvserver::storage::record::Change::Append(entry) => format!(" {}", entry_name(&entry.id)),
+        kvserver::storage::record::Change::View(view) => format!(" e{}", view.epoch),
+        kvserver::storage::record::Change::Truncate { after } => format!(" after {after}"),
+        _ => String::new(),
+    };
+    name.unwrap_or_default() + &detail
+}
+
+fn entry_name(id: &common::LogId) -> String {
+    format!("e{}.{}", id.epoch, id.seq)
+}
+
+fn describe(msg: &PeerMsg) -> String {
+    use PeerMsg as M;
+    let epoch = msg.epoch();
+    match msg {
+        M::Sync { end, commit, .. } => format!("SYNC e{epoch} end {end} commit {commit}"),
+        M::SyncAck { at, commit, .. } => format!("SYNC_ACK e{epoch} at {at:?} commit {commit}"),
+        M::PutFromCoordinator { rank, prev, entries, commit, .. } => {
+            let entries: Vec<String> = entries.iter().map(|e| entry_name(&e.id)).collect();
+            let (prev, entries) = (entry_name(prev), entries.join(" "));
+            format!("PUT_FROM_COORDINATOR_{rank} e{epoch} after {prev}: {entries} commit {commit}")
+        }
+        M::PutAck { end, .. } => format!("PUT_ACK e{epoch} end {end}"),
+        M::PutGap { have, .. } => format!("PUT_GAP e{epoch} have {have}"),
+        M::ReadIndex { read, .. } => format!("READ_INDEX e{epoch} #{read}"),
+        M::ReadIndexAck { read, commit, .. } => format!("READ_INDEX_ACK e{epoch} #{read} commit {commit}"),
+        M::WalkDigests { digests, .. } => format!("WALK_DIGESTS e{epoch} of {} leaves", digests.len()),
+        M::WalkFill { frame, leaves, .. } => format!("WALK_FILL e{epoch} frame {frame} with {} leaves", leaves.len()),
+        M::WalkEnd { entries, at, .. } => format!("WALK_END e{epoch} {} entries, at {}", entries.len(), entry_name(at)),
+        other => {
+            let text = format!("{other:?}");
+            format!("{} e{epoch}", text.split([' ', '{']).next().unwrap_or_default())
+        }
+    }
+}
+
+impl Runner for World {
+    type Command = Command;
+
+    fn run(&mut self, command: &Command, _context: &Context) -> Result<String, Box<dyn Error>> {
+        let mut log = String::new();
+        match command.name.as_str() {
+            "view" => self.view(command, &mut log)?,
+            "put" => self.write(command, false, &mut log)?,
+            "delete" => self.write(command, true, &mut log)?,
+            "get" => self.get(command, &mut log)?,
+            "bulk" => {
+                let mut args = command.consume_args();
+                let id = NodeId(args.next_pos().ok_or("node")?.parse()?);
+                let (count, size) =
+                    (named(&mut args, "count")?.unwrap_or(0u32), named(&mut args, "size")?.unwrap_or(0));
+                args.reject_next()?;
+                for i in 0..count {
+                    let (key, op) = (Bytes::from(format!("bulk{i}")), WriteOp::Put(Bytes::from(vec![b'v'; size])));
+                    let write = Write { key, op, request: None, retry: false };
+                    self.handle(id, Event::Write { write, token: Token::default() }, &mut String::new());
+                }
+            }
+            "root" => {
+                for (id, node) in &self.nodes {
+                    let map = &node.replica.image().map;
+                    let _ = writeln!(log, "n{} {} records, root {:016x}", id.0, map.len(), map.root());
+                }
+            }
+            "state" => log = self.state(),
+            "beacons" => self.beacons(&mut log),
+            name => {
+                let mut args = command.consume_args();
+                let first = args.next_pos().map(|arg| arg.to_string());
+                let node = || -> Result<NodeId, Box<dyn Error>> { Ok(NodeId(first.as_ref().ok_or("node")?.parse()?)) };
+                match name {
+                    "deliver" => {
+                        let only = first.as_ref().map(|_| node()).transpose()?;
+                        self.deliver(&mut log, |_, to| only.is_none_or(|only| only == to));
+                    }
+                    "lose" => self.flight.clear(),
+                    "cut" => drop(self.cut.insert(node()?)),
+                    "mend" => self.cut.clear(),
+                    "hold" => {
+                        let id = node()?;
+                        self.node(id).held = true;
+                    }
+                    "fsync" => {
+                        let id = node()?;
+                        self.node(id).held = false;
+                        self.fsync(id, &mut log);
+                    }
+                    "restart" => self.restart(node()?),
+                    "wait" => self.advance(Duration::from_millis(first.ok_or("ms")?.parse()?), &mut log),
+                    "handover" => {
+                        let to = NodeId(args.next_pos().ok_or("to")?.parse()?);
+                        let id = node()?;
+                        let epoch = self.node(id).replica.view().map(|v| v.epoch).unwrap_or_default();
+                        self.handle(id, Event::HandOver { epoch, to }, &mut log);
+                    }
+                    "drop-copy" => {
+                        let id = node()?;
+                        let epoch = self.node(id).replica.view().map(|v| v.epoch).unwrap_or_default();
+                        self.handle(id, Event::Drop { epoch }, &mut log);
+                    }
+                    "disk" => {
+                        let writable = args.next_pos().ok_or("full or ok")? == "ok";
+                        self.handle(node()?, Event::Disk { writable }, &mut log);
+                    }
+                    other => return Err(format!("no command {other}").into()),
+                }
+                args.reject_next()?;
+            }
+        }
+        Ok(log)
+    }
+}
+
+#[test]
+fn scripts() {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/replica_scripts");
+    let mut names: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    assert!(names.len() >= 10, "the scenarios are there");
+    for path in names {
+        println!("scenario {}", path.display());
+        goldenscript::run(&mut World::default(), &path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    }
+}
