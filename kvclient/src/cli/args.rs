@@ -93,8 +93,19 @@ pub struct Import {
     #[arg(long)]
     pub resume: bool,
     /// How many records may be on their way at a time.
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = IN_FLIGHT, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub in_flight: u16,
+}
+
+/// Enough to keep a few servers' group commits full; more only waits in their queues.
+const IN_FLIGHT: u16 = 128;
+
+impl Import {
+    /// The import of a file without further flags.
+    #[must_use]
+    pub fn of(file: PathBuf) -> Import {
+        Import { file, format: None, raw: false, resume: false, in_flight: IN_FLIGHT }
+    }
 }
 
 /// `export`.
