@@ -3,3 +3,5 @@
 pub mod history;
 pub mod invariants;
 pub mod sim;
+pub mod bench;
+pub mod real;
