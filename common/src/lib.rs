@@ -1,8 +1,10 @@
 //! What every program of Annulus shares.
 //!
 //! Plain data (ids, views, entries, messages), the pure ring, and the codecs. Nothing in here opens a socket, starts a
-//! task or reads a clock, with one named exception: [`clock`], which the shells call and the cores never do.
+//! task or reads a clock, with three named exceptions, which shells call and cores never do: [`clock`], [`admin`] (the HTTP
+//! port of both servers) and [`logging`].
 
+pub mod admin;
 pub mod blob;
 pub mod clock;
 pub mod control;
@@ -10,12 +12,14 @@ pub mod entry;
 pub mod frame;
 pub mod ids;
 pub mod lineage;
+pub mod logging;
 pub mod peer;
 pub mod position;
 pub mod retry;
 pub mod ring;
 pub mod sealed;
 pub mod switches;
+pub mod text;
 pub mod time;
 pub mod view;
 

@@ -3,5 +3,12 @@
 //! Pure cores: [`replica`] (one slot's replication protocol) and [`storage`] down to its file shell. Everything else in
 //! this crate moves bytes and time between them and the world.
 
+pub mod client_port;
+pub mod config;
+mod links;
+pub mod node;
+mod pulse;
+mod registrar;
 pub mod replica;
+pub mod replies;
 pub mod storage;

@@ -90,12 +90,11 @@ impl Replay<'_> {
                 self.findings.damage(Some(slot), file, at as u64, format!("slot {slot}: {what}"))
             }));
         }
-        for what in force(image, mark, change) {
-            if let Err(stop) = self.findings.damage(Some(slot), file, at as u64, format!("slot {slot}: {what}")) {
-                return Ok(Err(stop));
-            }
+        let losses = force(image, mark, change);
+        if losses.is_empty() {
+            return Ok(Ok(()));
         }
-        Ok(Ok(()))
+        Ok(self.findings.damage(Some(slot), file, at as u64, format!("slot {slot}: {}", losses.join("; "))))
     }
 }
 

@@ -1,0 +1,165 @@
+//! The admin port: a very small HTTP server for probes, scripts and dashboards.
+//!
+//! It knows no routes: a closure turns a path into a [`Page`]. It only answers GET and HEAD, takes no request bodies, and
+//! changes nothing; so it needs no authentication beyond the address it is bound to.
+//!
+//! Bounds: [`CONNECTIONS`] at a time (more wait in the listener's queue), [`HEAD`] bytes of request head, [`PATIENCE`] to
+//! send it; a page is made only when its request is complete.
+#![allow(clippy::disallowed_methods)] // a shell: one task per connection
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// Scrapers and dashboards keep a few connections open; more are a mistake.
+const CONNECTIONS: usize = 64;
+/// Bytes of a request's head: a browser's cookies fit.
+const HEAD: usize = 16 * 1024;
+/// How long a client may take to send a request, or keep an idle connection.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait when no connection can be accepted (no file descriptors left).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a path shows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Page {
+    /// The HTTP status.
+    pub status: u16,
+    /// The content type.
+    pub content_type: &'static str,
+    /// The content.
+    pub body: Bytes,
+}
+
+impl Page {
+    /// Plain text.
+    pub fn text(status: u16, body: impl Into<Bytes>) -> Page {
+        Page { status, content_type: "text/plain; charset=utf-8", body: body.into() }
+    }
+
+    /// JSON, with 200.
+    pub fn json(body: impl Into<Bytes>) -> Page {
+        Page { status: 200, content_type: "application/json", body: body.into() }
+    }
+
+    /// HTML, with 200.
+    pub fn html(body: impl Into<Bytes>) -> Page {
+        Page { status: 200, content_type: "text/html; charset=utf-8", body: body.into() }
+    }
+
+    /// Metrics in the text format that Prometheus scrapes, with 200.
+    pub fn metrics(body: impl Into<Bytes>) -> Page {
+        Page { status: 200, content_type: "text/plain; version=0.0.4; charset=utf-8", body: body.into() }
+    }
+
+    /// 404, naming what there is.
+    #[must_use]
+    pub fn not_found(known: &str) -> Page {
+        Page::text(404, format!("no such page; there are: {known}\n"))
+    }
+}
+
+/// Serves `route(path)` until `stop`. The path comes without its query.
+pub async fn serve<R>(listener: TcpListener, route: R, stop: CancellationToken)
+where
+    R: Fn(&str) -> Page + Send + Sync + 'static,
+{
+    let (route, room) = (Arc::new(route), Arc::new(Semaphore::new(CONNECTIONS)));
+    while let Some(Ok(permit)) = stop.run_until_cancelled(room.clone().acquire_owned()).await {
+        match stop.run_until_cancelled(listener.accept()).await {
+            None => return,
+            Some(Err(_)) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            Some(Ok((stream, _))) => {
+                let (route, stop) = (route.clone(), stop.clone());
+                tokio::spawn(async move {
+                    stop.run_until_cancelled(connection(stream, route)).await;
+                    drop(permit);
+                });
+            }
+        }
+    }
+}
+
+async fn connection<R: Fn(&str) -> Page>(stream: TcpStream, route: Arc<R>) {
+    let _ = stream.set_nodelay(true);
+    let answer = service_fn(move |request: Request<Incoming>| {
+        let response = respond(&request, &*route);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .max_buf_size(HEAD)
+        .serve_connection(TokioIo::new(stream), answer);
+    if let Err(error) = served.await {
+        log::debug!("admin connection ended: {error}");
+    }
+}
+
+fn respond(request: &Request<Incoming>, route: &impl Fn(&str) -> Page) -> Response<Full<Bytes>> {
+    let page = match *request.method() {
+        Method::GET | Method::HEAD => route(request.uri().path()),
+        _ => Page::text(405, "the admin port only answers GET and HEAD\n"),
+    };
+    let mut response = Response::new(Full::new(page.body));
+    *response.status_mut() = StatusCode::from_u16(page.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(page.content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if page.status == 405 {
+        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn ask(addr: std::net::SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        stream.write_all(format!("{request}\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn pages_are_served_and_nothing_else_is() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let route = |path: &str| match path {
+            "/healthz" => Page::text(200, "ok\n"),
+            "/status" => Page::json("{}"),
+            _ => Page::not_found("/healthz /status"),
+        };
+        let server = tokio::spawn(serve(listener, route, stop.clone()));
+
+        let health = ask(addr, "GET /healthz?verbose=1 HTTP/1.1").await;
+        assert!(health.starts_with("HTTP/1.1 200 OK\r\n") && health.ends_with("\r\n\r\nok\n"), "{health}");
+        assert!(ask(addr, "GET /status HTTP/1.1").await.contains("content-type: application/json\r\n"));
+        assert!(ask(addr, "HEAD /healthz HTTP/1.1").await.ends_with("\r\n\r\n"));
+        assert!(ask(addr, "GET /nothing HTTP/1.1").await.starts_with("HTTP/1.1 404 "));
+        assert!(ask(addr, "POST /healthz HTTP/1.1").await.starts_with("HTTP/1.1 405 "));
+        assert!(ask(addr, "put k v").await.starts_with("HTTP/1.1 400 "));
+
+        stop.cancel();
+        tokio::time::timeout(Duration::from_secs(10), server).await.unwrap().unwrap();
+        assert!(TcpStream::connect(addr).await.is_err());
+    }
+}

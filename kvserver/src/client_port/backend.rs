@@ -1,0 +1,74 @@
+//! What the client port talks to: the node, or in tests a stand-in whose answers can be held back.
+
+use std::sync::Arc;
+
+use common::Time;
+
+use crate::node::Node;
+use crate::replica::{Read, Token, Write};
+
+/// A closed choice rather than a trait: there is one product.
+#[derive(Clone, Debug)]
+pub(super) enum Backend {
+    /// The node of this process.
+    Node(Arc<Node>),
+    /// A test's.
+    #[cfg(test)]
+    Stub(Arc<super::stub::Stub>),
+}
+
+impl Backend {
+    /// Reads `key`; `f` must be quick.
+    pub(super) fn read<R>(&self, now: Time, key: &[u8], token: Token, f: impl FnOnce(Read<'_>) -> R) -> R {
+        match self {
+            Backend::Node(node) => node.read(now, key, token, f),
+            #[cfg(test)]
+            Backend::Stub(stub) => stub.read(key, token, f),
+        }
+    }
+
+    /// Starts a write; its answer comes to the connection's inbox.
+    pub(super) fn write(&self, now: Time, write: Write, token: Token) {
+        match self {
+            Backend::Node(node) => node.write(now, write, token),
+            #[cfg(test)]
+            Backend::Stub(stub) => stub.write(write, token),
+        }
+    }
+
+    /// Whether the ring is known here.
+    pub(super) fn serving(&self) -> bool {
+        match self {
+            Backend::Node(node) => node.serving(),
+            #[cfg(test)]
+            Backend::Stub(_) => true,
+        }
+    }
+
+    /// The triples of `keyrange`.
+    pub(super) fn keyrange(&self) -> Arc<str> {
+        match self {
+            Backend::Node(node) => node.keyrange(),
+            #[cfg(test)]
+            Backend::Stub(_) => Arc::from("0,f,127.0.0.1:1;"),
+        }
+    }
+
+    /// The triples of `keyrange_read`.
+    pub(super) fn keyrange_read(&self) -> Arc<str> {
+        match self {
+            Backend::Node(node) => node.keyrange_read(),
+            #[cfg(test)]
+            Backend::Stub(_) => Arc::from("0,f,127.0.0.1:2;"),
+        }
+    }
+
+    /// How everything stands, in one line.
+    pub(super) fn status(&self) -> String {
+        match self {
+            Backend::Node(node) => node.status_json().to_string(),
+            #[cfg(test)]
+            Backend::Stub(_) => r#"{"stub":true}"#.to_string(),
+        }
+    }
+}

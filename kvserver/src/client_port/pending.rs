@@ -1,0 +1,174 @@
+//! The requests of one connection that are under way, in order, and their answers as they come.
+//!
+//! Answers may come in any order; they leave in the order of the requests. Invariant: the first entry is never answered;
+//! what is answered at the front has already moved to the output.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+use common::text::{Answer, Dialect, Form, encode};
+
+use crate::replica::{Refusal, Reply};
+
+/// A request that waits for its answer: what the answer must repeat, and what later requests must know.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    /// The key's hash. Two keys with one hash only cost a needless wait.
+    pub(super) hash: u64,
+    pub(super) what: What,
+    /// Empty in the binary form, whose answers repeat nothing.
+    pub(super) key: Bytes,
+    /// As `key`; None for a read and for a delete.
+    pub(super) value: Option<Bytes>,
+    pub(super) form: Form,
+    /// Whether the client is one of ours, to whom a refusal says why.
+    pub(super) explain: bool,
+    /// Bytes that it keeps in memory while it is under way.
+    pub(super) cost: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum What {
+    Read,
+    Write,
+}
+
+/// The requests under way.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    entries: VecDeque<Entry>,
+    next: u64,
+    reads: usize,
+    writes: usize,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    index: u64,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Waiting(Asked),
+    Answered(Asked, Reply),
+    /// Answers that were known at once but have to wait for their turn.
+    Encoded(BytesMut),
+}
+
+impl Pending {
+    /// Whether an answer known now can go out now.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// How many requests wait for an answer.
+    pub(super) fn waiting(&self) -> usize {
+        self.reads + self.writes
+    }
+
+    /// Bytes kept for requests under way and for answers that wait for their turn.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The number that the next request to wait will have.
+    pub(super) fn next_index(&self) -> u64 {
+        self.next
+    }
+
+    /// Whether a request on this key must wait for an earlier one: a read must see the connection's writes before it and
+    /// none after it. Writes need not wait for writes, whose order the slot's log keeps.
+    pub(super) fn conflicts(&self, what: What, hash: u64) -> bool {
+        let others = if what == What::Write { self.reads } else { self.waiting() };
+        others > 0
+            && self.entries.iter().any(|entry| match &entry.state {
+                State::Waiting(asked) => asked.hash == hash && (what == What::Read || asked.what == What::Read),
+                State::Answered(..) | State::Encoded(_) => false,
+            })
+    }
+
+    /// A request whose answer comes later, under the number [`Pending::next_index`] gave.
+    pub(super) fn push(&mut self, asked: Asked) {
+        *self.count(asked.what) += 1;
+        self.bytes += asked.cost;
+        self.entries.push_back(Entry { index: self.next, state: State::Waiting(asked) });
+        self.next += 1;
+    }
+
+    /// Appends an answer behind all that are waited for.
+    pub(super) fn encoded(&mut self, append: impl FnOnce(&mut BytesMut)) {
+        if !matches!(self.entries.back(), Some(Entry { state: State::Encoded(_), .. })) {
+            self.entries.push_back(Entry { index: self.next, state: State::Encoded(BytesMut::new()) });
+            self.next += 1;
+        }
+        if let Some(Entry { state: State::Encoded(answers), .. }) = self.entries.back_mut() {
+            let before = answers.len();
+            append(answers);
+            self.bytes += answers.len() - before;
+        }
+    }
+
+    /// Takes an answer. One for a request that has its answer already is ignored.
+    pub(super) fn settle(&mut self, index: u64, reply: Reply) {
+        let Ok(at) = self.entries.binary_search_by_key(&index, |entry| entry.index) else { return };
+        let state = &mut self.entries[at].state;
+        let State::Waiting(asked) = state else { return };
+        let what = asked.what;
+        let mut asked = asked.clone();
+        if let Reply::Value(Some(value)) = &reply {
+            asked.cost += value.len();
+            self.bytes += value.len();
+        }
+        *state = State::Answered(asked, reply);
+        *self.count(what) -= 1;
+    }
+
+    /// Moves the answers whose turn it is to `out`.
+    pub(super) fn flush(&mut self, dialect: Dialect, out: &mut BytesMut) {
+        while let Some(entry) = self.entries.front() {
+            match &entry.state {
+                State::Waiting(_) => return,
+                State::Answered(asked, reply) => {
+                    encode(out, dialect, asked.form, &asked.answer(reply));
+                    self.bytes -= asked.cost;
+                }
+                State::Encoded(answers) => {
+                    out.extend_from_slice(answers);
+                    self.bytes -= answers.len();
+                }
+            }
+            self.entries.pop_front();
+        }
+    }
+
+    fn count(&mut self, what: What) -> &mut usize {
+        match what {
+            What::Read => &mut self.reads,
+            What::Write => &mut self.writes,
+        }
+    }
+}
+
+impl Asked {
+    fn answer<'a>(&'a self, reply: &'a Reply) -> Answer<'a> {
+        let (key, value) = (&self.key, self.value.as_deref());
+        match reply {
+            Reply::Written(outcome) => Answer::Written { key, value, outcome: *outcome },
+            Reply::Value(Some(value)) => Answer::Value { key, value },
+            Reply::Value(None) => Answer::Missing { key },
+            Reply::Refused(refusal) => refused(*refusal, self.explain),
+            Reply::Unknown(why) => Answer::Unknown { key, value, why },
+        }
+    }
+}
+
+/// A refusal as an answer; `explain` adds the reason, which the courses' clients do not expect.
+pub(super) fn refused<'a>(refusal: Refusal, explain: bool) -> Answer<'a> {
+    match refusal {
+        Refusal::NotResponsible => Answer::NotResponsible,
+        Refusal::WriteLocked => Answer::WriteLock,
+        Refusal::Unavailable(why) => Answer::Stopped(explain.then_some(why)),
+    }
+}

@@ -1,0 +1,290 @@
+//! One connection without its socket: bytes in, requests to the node, answers out, in order.
+//!
+//! Bounds. Input: what one unfinished request may hold, plus one read. Requests under way, and the bytes kept for them and
+//! for answers not yet taken by the client: [`Bounds`]; at either bound no further request is looked at and nothing more is
+//! read, until answers have left. So a client that never reads costs a fixed amount of memory and delays nobody.
+
+use bytes::{Buf, Bytes, BytesMut};
+use common::Time;
+use common::text::{Answer, Dialect, Form, Limits, Parsed, Request, RequestParser, WriteRequest, encode};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::Settings;
+use super::backend::Backend;
+use super::pending::{Asked, Pending, What, refused};
+use super::stats::Counts;
+use crate::replica::{Read, Reply, Write, WriteOp};
+use crate::replies::Registered;
+
+/// How much a buffer may keep when it is empty: a usual pipeline fits, and ten thousand idle connections stay small.
+const KEEP: usize = 16 * 1024;
+/// The answer to a client that speaks Redis's protocol.
+const NO_REDIS: &[u8] = b"-ERR Redis protocol is not served by this version\r\n";
+
+/// What a connection may keep busy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bounds {
+    /// Requests that wait for an answer.
+    pub pending: usize,
+    /// Bytes of them, and of answers that have not been sent.
+    pub bytes: usize,
+}
+
+/// Who is calling. Seen from the first byte, and kept to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Caller {
+    Unknown,
+    Text,
+    Redis,
+}
+
+/// A connection's state.
+#[derive(Debug)]
+pub(super) struct Session {
+    caller: Caller,
+    parser: RequestParser,
+    dialect: Dialect,
+    limits: Limits,
+    bounds: Bounds,
+    ecs: Option<Bytes>,
+    pending: Pending,
+    input: BytesMut,
+    out: BytesMut,
+    sent: usize,
+    /// The next request waits for an earlier one on the same key.
+    held: bool,
+    /// The client has sent all it will; what it sent is still looked at and answered.
+    ended: bool,
+    /// No further request is looked at; what is under way is still answered.
+    closing: bool,
+    /// What happened since the counts were last taken.
+    pub(super) counts: Counts,
+}
+
+impl Session {
+    pub(super) fn new(settings: &Settings) -> Session {
+        let mut out = BytesMut::new();
+        if let Some(greeting) = &settings.greeting {
+            out.extend_from_slice(greeting.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        Session {
+            // Who is greeted is a text client: a Redis client would take the greeting for an answer.
+            caller: if settings.greeting.is_some() { Caller::Text } else { Caller::Unknown },
+            parser: RequestParser::new(settings.dialect, settings.limits),
+            dialect: settings.dialect,
+            limits: settings.limits,
+            bounds: settings.bounds,
+            ecs: settings.ecs.clone().map(Bytes::from),
+            pending: Pending::default(),
+            input: BytesMut::new(),
+            out,
+            sent: 0,
+            held: false,
+            ended: false,
+            closing: false,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Takes bytes from the client.
+    pub(super) fn received(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(bytes);
+    }
+
+    /// Takes the answer to request `index`.
+    pub(super) fn settle(&mut self, index: u64, reply: Reply) {
+        self.pending.settle(index, reply);
+    }
+
+    /// The client has sent all it will.
+    pub(super) fn ended(&mut self) {
+        self.ended = true;
+    }
+
+    /// No further request is looked at.
+    pub(super) fn close(&mut self) {
+        self.closing = true;
+    }
+
+    /// Whether that was said.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    /// Whether more bytes from the client are of use.
+    pub(super) fn wants_input(&self) -> bool {
+        !self.closing && !self.ended && !self.held && !self.is_full()
+    }
+
+    /// Whether everything asked was answered and sent, and nothing more will be. To be asked after [`Session::process`],
+    /// which leaves no request unstarted unless something is under way.
+    pub(super) fn is_done(&self) -> bool {
+        (self.closing || self.ended) && self.pending.is_empty() && self.output().is_empty()
+    }
+
+    /// What is to be sent.
+    pub(super) fn output(&self) -> &[u8] {
+        &self.out[self.sent..]
+    }
+
+    /// This much of the output was sent.
+    pub(super) fn sent(&mut self, count: usize) {
+        self.sent += count;
+        if self.sent == self.out.len() {
+            self.sent = 0;
+            clear(&mut self.out);
+        }
+    }
+
+    /// Sends what is answered, and starts as many of the received requests as the bounds allow. `now` must have been read
+    /// after the last byte was received.
+    pub(super) fn process(&mut self, now: Time, backend: &Backend, me: &Registered) {
+        self.pending.flush(self.dialect, &mut self.out);
+        let input = std::mem::take(&mut self.input);
+        let used = self.requests(&input, now, backend, me);
+        self.input = input;
+        if used == self.input.len() {
+            clear(&mut self.input);
+        } else {
+            self.input.advance(used);
+        }
+        debug_assert!(self.input.len() <= self.limits.longest_request() + super::task::READ || !self.wants_input());
+    }
+
+    fn requests(&mut self, input: &[u8], now: Time, backend: &Backend, me: &Registered) -> usize {
+        self.held = false;
+        let mut at = if self.caller == Caller::Unknown { self.recognise(input) } else { 0 };
+        while !self.closing && !self.is_full() {
+            let (used, parsed) = self.parser.next(&input[at..]);
+            match parsed {
+                Parsed::More => return at + used,
+                Parsed::Skipped => {}
+                Parsed::Request(request) => {
+                    self.held = !self.start(&request, now, backend, me);
+                    if self.held {
+                        return at;
+                    }
+                }
+                Parsed::Mistake(mistake) => {
+                    self.counts.mistakes += 1;
+                    self.answer(Form::Text, &Answer::Failed(&mistake.to_string()));
+                }
+                Parsed::Close => self.closing = true,
+            }
+            at += used;
+        }
+        at
+    }
+
+    /// Looks at the first byte that says something about the caller, and returns where it is.
+    fn recognise(&mut self, input: &[u8]) -> usize {
+        let at = input.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        match input.get(at) {
+            None => {}
+            Some(b'*') => {
+                self.caller = Caller::Redis;
+                self.closing = true;
+                self.out.extend_from_slice(NO_REDIS);
+            }
+            Some(_) => self.caller = Caller::Text,
+        }
+        at
+    }
+
+    /// Starts a request; false if it has to wait for an earlier one.
+    fn start(&mut self, request: &Request<'_>, now: Time, backend: &Backend, me: &Registered) -> bool {
+        match request {
+            Request::Get { key, form } => return self.get(key, *form, now, backend, me),
+            Request::Write(write) => return self.write(write, now, backend, me),
+            Request::Ecs => match self.ecs.clone() {
+                Some(addr) => self.answer(Form::Text, &Answer::Ecs(std::str::from_utf8(&addr).ok())),
+                None => self.answer(Form::Text, &Answer::Ecs(None)),
+            },
+            Request::Status => self.answer(Form::Text, &Answer::Status(&backend.status())),
+            Request::Keyrange | Request::KeyrangeRead if !backend.serving() => {
+                self.answer(Form::Text, &Answer::Stopped(None));
+            }
+            Request::Keyrange => self.answer(Form::Text, &Answer::Keyrange(&backend.keyrange())),
+            Request::KeyrangeRead => self.answer(Form::Text, &Answer::KeyrangeRead(&backend.keyrange_read())),
+        }
+        self.counts.others += 1;
+        true
+    }
+
+    fn get(&mut self, key: &[u8], form: Form, now: Time, backend: &Backend, me: &Registered) -> bool {
+        let hash = if self.pending.waiting() == 0 { 0 } else { xxh3_64(key) };
+        if self.pending.conflicts(What::Read, hash) {
+            return false;
+        }
+        self.counts.gets += 1;
+        let explain = form == Form::Binary;
+        let token = me.token(self.pending.next_index());
+        let later = backend.read(now, key, token, |read| {
+            let answer = match read {
+                Read::Value(value) => Answer::Value { key, value },
+                Read::Missing => Answer::Missing { key },
+                Read::Refused(refusal) => refused(refusal, explain),
+                Read::Later => return true,
+            };
+            self.answer(form, &answer);
+            false
+        });
+        if later {
+            let (hash, cost) = (xxh3_64(key), key.len());
+            let key = repeated(form, key);
+            self.pending.push(Asked { hash, what: What::Read, key, value: None, form, explain, cost });
+        }
+        true
+    }
+
+    fn write(&mut self, write: &WriteRequest<'_>, now: Time, backend: &Backend, me: &Registered) -> bool {
+        let hash = xxh3_64(write.key);
+        if self.pending.conflicts(What::Write, hash) {
+            return false;
+        }
+        self.counts.writes += 1;
+        let (key, value) = (Bytes::copy_from_slice(write.key), write.value.map(Bytes::copy_from_slice));
+        let token = me.token(self.pending.next_index());
+        self.pending.push(Asked {
+            hash,
+            what: What::Write,
+            key: if write.form == Form::Text { key.clone() } else { Bytes::new() },
+            value: value.as_ref().map(|value| if write.form == Form::Text { value.clone() } else { Bytes::new() }),
+            form: write.form,
+            explain: write.form == Form::Binary || write.once.is_some(),
+            cost: write.key.len() + write.value.map_or(0, <[u8]>::len),
+        });
+        let op = value.map_or(WriteOp::Delete, WriteOp::Put);
+        let (request, retry) = write.once.map_or((None, false), |once| (Some(once.id), once.retry));
+        backend.write(now, Write { key, op, request, retry }, token);
+        true
+    }
+
+    /// Answers a request behind all those before it.
+    fn answer(&mut self, form: Form, answer: &Answer<'_>) {
+        let dialect = self.dialect;
+        if self.pending.is_empty() {
+            encode(&mut self.out, dialect, form, answer);
+        } else {
+            self.pending.encoded(|out| encode(out, dialect, form, answer));
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.pending.waiting() >= self.bounds.pending || self.pending.bytes() + self.output().len() >= self.bounds.bytes
+    }
+}
+
+fn repeated(form: Form, key: &[u8]) -> Bytes {
+    if form == Form::Text { Bytes::copy_from_slice(key) } else { Bytes::new() }
+}
+
+/// Empties a buffer, and gives its memory back if it has grown.
+fn clear(buffer: &mut BytesMut) {
+    if buffer.capacity() > KEEP {
+        *buffer = BytesMut::new();
+    } else {
+        buffer.clear();
+    }
+}

@@ -1,0 +1,286 @@
+//! The shell around the replica cores: one per process.
+//!
+//! Owns the slots, the journal, the links to peers and to the ECS, and performs what the cores want done. It decides
+//! nothing about replication. Invariant: a slot's lock is held for microseconds, never across an await or I/O; the actions
+//! a core returned are performed (pushed to buffers) before its lock is let go, so their order per slot is the core's.
+
+mod asks;
+mod store;
+mod fatal;
+mod membership;
+pub(crate) mod metrics;
+mod options;
+mod slots;
+mod start;
+mod status;
+mod ticker;
+mod topology;
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+
+use asks::Asks;
+use common::peer::{Identity, PeerMsg, Purpose};
+use common::{ClusterRecord, NodeId, Slot, Time, Timing, clock};
+pub(crate) use store::Store;
+use fatal::Failure;
+use metrics::{Metrics, bump};
+pub use options::{Fatal, NodeOptions};
+use slots::Slots;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use topology::Topology;
+
+use crate::links::Links;
+use crate::replica::{Event, Read, Refusal, Reply, Token, Write};
+use crate::replies::Replies;
+
+/// Said while the ECS has not answered yet.
+const UNREGISTERED: &str = "this server has not heard from the ECS yet";
+
+/// A running server without its client port.
+#[derive(Debug)]
+pub struct Node {
+    options: NodeOptions,
+    /// Who we are; `cluster` as the data directory says.
+    me: Identity,
+    started: Time,
+    peer_addr: String,
+    store: Store,
+    links: Links,
+    asks: Asks,
+    replies: Arc<Replies>,
+    metrics: Metrics,
+    serving: OnceLock<Serving>,
+    /// Set together with `serving`, for those who wait for it.
+    begun: tokio::sync::watch::Sender<bool>,
+    topology: RwLock<Topology>,
+    /// Beacons are wanted before the next round.
+    beat: Notify,
+    /// The ECS we are registered at.
+    ecs: Mutex<Ecs>,
+    failure: Failure,
+    /// An orderly stop has begun.
+    leaving: CancellationToken,
+    /// Everything ends.
+    stop: CancellationToken,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+}
+
+/// What exists once the cluster is known.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    /// What is fixed for the cluster.
+    pub(crate) cluster: ClusterRecord,
+    /// The durations that follow from it.
+    pub(crate) timing: Timing,
+    slots: Slots,
+}
+
+#[derive(Debug, Default)]
+struct Ecs {
+    /// The last address that welcomed us.
+    addr: Option<String>,
+    /// Whether the control connection stands.
+    connected: bool,
+}
+
+impl Node {
+    /// Reads `key`, inline if possible; `f` turns the borrowed answer into the caller's and must be quick. `now` must have
+    /// been read after the request arrived.
+    pub fn read<R>(&self, now: Time, key: &[u8], token: Token, f: impl FnOnce(Read<'_>) -> R) -> R {
+        bump(&self.metrics.gets);
+        let Some(serving) = self.serving.get() else { return f(Read::Refused(Refusal::Unavailable(UNREGISTERED))) };
+        let result = serving.slots.with(self, serving.slots.of(key), |replica, out| f(replica.read(now, key, token, out)));
+        self.nudge();
+        result
+    }
+
+    /// Starts a write; it is answered through [`Replies`], perhaps before this returns.
+    pub fn write(&self, now: Time, write: Write, token: Token) {
+        bump(&self.metrics.puts);
+        let Some(serving) = self.serving.get() else {
+            self.replies.complete(token, Reply::Refused(Refusal::Unavailable(UNREGISTERED)));
+            return;
+        };
+        let slot = serving.slots.of(&write.key);
+        serving.slots.with(self, slot, |replica, out| replica.handle(now, Event::Write { write, token }, out));
+        self.nudge();
+    }
+
+    /// Delivers an event to a slot; false if there is no such slot.
+    pub fn event(&self, now: Time, slot: Slot, event: Event) -> bool {
+        self.with_slot(slot, |replica, out| replica.handle(now, event, out)).is_some()
+    }
+
+    /// Lets the connections' own tasks send what waits in their buffers: nothing is sent here and now, so many calls in a
+    /// row cost one system call.
+    fn nudge(&self) {
+        self.links.each(|peer| {
+            if peer.data.take_dirty() {
+                peer.data.wake();
+            }
+        });
+        self.store.kick();
+    }
+
+    /// Sends what waits in the buffers, here and now.
+    pub(crate) fn flush(&self) {
+        self.links.each(|peer| {
+            if peer.data.take_dirty() {
+                peer.data.flush();
+            }
+        });
+        self.store.kick();
+    }
+
+    /// Whether this server has been told its cluster's views: before, every request is answered SERVER_STOPPED.
+    #[must_use]
+    pub fn serving(&self) -> bool {
+        self.serving.get().is_some()
+    }
+
+    /// How many slots the ring has, once that is known.
+    #[must_use]
+    pub fn slots(&self) -> Option<u16> {
+        self.serving.get().map(|serving| serving.cluster.slots)
+    }
+
+    /// Whether this server runs without a cluster.
+    #[must_use]
+    pub fn standalone(&self) -> bool {
+        self.options.ecs.is_empty()
+    }
+
+    /// The triples of KEYRANGE.
+    #[must_use]
+    pub fn keyrange(&self) -> Arc<str> {
+        self.with_topology(|topology| topology.keyrange.clone())
+    }
+
+    /// The triples of KEYRANGE_READ.
+    #[must_use]
+    pub fn keyrange_read(&self) -> Arc<str> {
+        self.with_topology(|topology| topology.keyrange_read.clone())
+    }
+
+    /// `host:port` of the peer listener.
+    #[must_use]
+    pub fn peer_addr(&self) -> String {
+        self.peer_addr.clone()
+    }
+
+    /// The ECS's address, as it can be handed on to others.
+    #[must_use]
+    pub fn ecs_addr(&self) -> Option<String> {
+        self.lock_ecs().addr.clone()
+    }
+
+    /// Who this process is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        let cluster = self.serving.get().map(|serving| serving.cluster.cluster);
+        Identity { cluster: cluster.or(self.me.cluster), ..self.me }
+    }
+
+    pub(crate) fn options(&self) -> &NodeOptions {
+        &self.options
+    }
+
+    pub(crate) fn links(&self) -> &Links {
+        &self.links
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn asks(&self) -> &Asks {
+        &self.asks
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub(crate) fn serving_state(&self) -> Option<&Serving> {
+        self.serving.get()
+    }
+
+    /// Waits for the first welcome.
+    pub(crate) async fn until_serving(&self) -> &Serving {
+        let mut begun = self.begun.subscribe();
+        loop {
+            if let Some(serving) = self.serving.get() {
+                return serving;
+            }
+            // The sender lives as long as this node: waiting cannot fail.
+            let _changed = begun.wait_for(|begun| *begun).await;
+        }
+    }
+
+    /// Runs `f` on a slot and performs what it wants done; None if there is no such slot.
+    pub(crate) fn with_slot<R>(
+        &self,
+        slot: Slot,
+        f: impl FnOnce(&mut crate::replica::Replica, &mut Vec<crate::replica::Action>) -> R,
+    ) -> Option<R> {
+        let serving = self.serving.get().filter(|serving| slot.0 < serving.cluster.slots)?;
+        Some(serving.slots.with(self, slot, f))
+    }
+
+    /// Runs `f` on every slot in turn, and performs what they want done.
+    pub(crate) fn each_slot(
+        &self,
+        mut f: impl FnMut(&mut crate::replica::Replica, &mut Vec<crate::replica::Action>),
+    ) {
+        let Some(serving) = self.serving.get() else { return };
+        for slot in 0..serving.cluster.slots {
+            serving.slots.with(self, Slot(slot), &mut f);
+        }
+    }
+
+    /// A message from a peer; false if it cannot have been meant for us.
+    pub(crate) fn peer_message(&self, from: NodeId, msg: PeerMsg) -> bool {
+        bump(&self.metrics.peer_messages);
+        let slot = msg.slot();
+        self.event(clock::now(), slot, Event::Peer { from, msg })
+    }
+
+    /// A data connection to `peer` was made: what was sent before may be lost.
+    pub(crate) fn link_up(&self, peer: NodeId) {
+        let now = clock::now();
+        self.each_slot(|replica, out| replica.handle(now, Event::LinkUp { peer }, out));
+        self.flush();
+    }
+
+    /// Slots whose records are on disk up to these marks.
+    pub(crate) fn durable(&self, marks: impl IntoIterator<Item = (Slot, u64)>) {
+        for (slot, mark) in marks {
+            self.with_slot(slot, |replica, out| replica.handle(clock::now(), Event::Durable { mark }, out));
+        }
+        self.flush();
+    }
+
+    /// Decides about an incoming peer connection.
+    pub(crate) fn admit(&self, purpose: Purpose, from: &Identity) -> Result<CancellationToken, String> {
+        let mut me = self.identity();
+        if !self.serving() {
+            me.cluster = None;
+        }
+        let table = self.with_topology(|topology| topology.nodes.get(&from.node).cloned());
+        self.links.admit(&me, purpose, from, table.as_ref())
+    }
+
+    /// Waits until beacons are wanted before their time.
+    pub(crate) async fn beacon_wanted(&self) {
+        self.beat.notified().await;
+    }
+
+    pub(crate) fn with_topology<R>(&self, f: impl FnOnce(&Topology) -> R) -> R {
+        f(&self.topology.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn lock_ecs(&self) -> std::sync::MutexGuard<'_, Ecs> {
+        self.ecs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

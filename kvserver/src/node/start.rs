@@ -1,0 +1,176 @@
+//! How a node starts and stops.
+#![allow(clippy::disallowed_methods)] // shell: threads and tasks begin here
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use common::{ClusterId, ClusterRecord, Epoch, Meta, NodeInfo, NodeState, Slot, Timing, View, clock};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::fatal::Failure;
+use super::{Asks, Ecs, Metrics, Node, NodeOptions, Store, ticker};
+use crate::links::{self, Links};
+use crate::replies::Replies;
+use crate::{pulse, registrar};
+
+/// The cluster that a standalone server's directory belongs to: none that an ECS would ever draw.
+pub(crate) const STANDALONE: ClusterId = ClusterId(0);
+/// Slots of a standalone server: as many as a cluster has by default.
+const STANDALONE_SLOTS: u16 = 256;
+/// How long an orderly stop waits for the ECS to hear of it.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+impl Node {
+    /// Opens the data directory, recovers, binds the peer port and starts all threads and tasks; returns before the ECS
+    /// has answered. Blocks while it reads the directory. `main` is the runtime that data connections live on.
+    ///
+    /// # Errors
+    /// The directory cannot be used (locked, foreign, damaged), or the peer port cannot be bound.
+    pub fn start(options: NodeOptions, replies: Arc<Replies>, main: &Handle) -> anyhow::Result<Arc<Node>> {
+        let started = clock::now();
+        let (store, me) = Store::open();
+        let listener = TcpListener::bind(options.peer_bind)
+            .with_context(|| format!("cannot listen for peers at {}: is the port taken? try --peer-port 0", options.peer_bind))?;
+        listener.set_nonblocking(true)?;
+        let peer_addr = format!("{}:{}", options.peer_host, listener.local_addr()?.port());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let node = Arc::new(Node {
+            me,
+            started,
+            peer_addr,
+            store,
+            links: Links::new(main.clone(), runtime.handle().clone()),
+            asks: Asks::default(),
+            replies,
+            metrics: Metrics::default(),
+            serving: OnceLock::new(),
+            begun: watch::Sender::new(false),
+            topology: RwLock::default(),
+            beat: Notify::new(),
+            ecs: Mutex::new(Ecs::default()),
+            failure: Failure::default(),
+            leaving: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            threads: Mutex::default(),
+            options,
+        });
+        node.start_pulse(runtime, listener)?;
+        node.start_ticker()?;
+        let storing = node.store.run(Arc::downgrade(&node));
+        node.threads.lock().unwrap_or_else(PoisonError::into_inner).extend(storing);
+        if node.standalone() {
+            let (cluster, meta) = node.alone();
+            node.welcome(cluster, meta)?;
+        } else {
+            main.spawn(node.clone().registered());
+        }
+        Ok(node)
+    }
+
+    async fn registered(self: Arc<Self>) {
+        let addresses = self.options.ecs.clone();
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = registrar::run(self.clone(), addresses) => {}
+        }
+    }
+
+    fn start_pulse(self: &Arc<Self>, runtime: tokio::runtime::Runtime, listener: TcpListener) -> anyhow::Result<()> {
+        let node = self.clone();
+        let listener = {
+            let _inside = runtime.enter();
+            tokio::net::TcpListener::from_std(listener)?
+        };
+        self.keep(thread::Builder::new().name("pulse".into()).spawn(move || {
+            runtime.spawn(links::listen(node.clone(), listener));
+            runtime.spawn(pulse::beacons(node.clone()));
+            runtime.spawn(pulse::heartbeats(node.clone()));
+            runtime.block_on(node.stop.cancelled());
+        })?);
+        Ok(())
+    }
+
+    fn start_ticker(self: &Arc<Self>) -> anyhow::Result<()> {
+        let node = Arc::downgrade(self);
+        self.keep(thread::Builder::new().name("ticker".into()).spawn(move || ticker::run(&node))?);
+        Ok(())
+    }
+
+    fn keep(&self, thread: thread::JoinHandle<()>) {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+    }
+
+    /// The cluster of a server that runs alone: views with nobody else, at an epoch above all that were.
+    fn alone(&self) -> (ClusterRecord, Meta) {
+        let slots = self.store.bound().map_or(STANDALONE_SLOTS, |(_, slots)| slots);
+        let lease_ms = u32::try_from(Timing::DEFAULT_LEASE.as_millis()).unwrap_or(u32::MAX);
+        let cluster = ClusterRecord { cluster: STANDALONE, slots, replicas: 0, lease_ms, vnodes: 1 };
+        let previous = self.store.highest_epoch();
+        let view = |slot| View {
+            slot: Slot(slot),
+            epoch: previous.next(),
+            previous,
+            coordinator: self.me.node,
+            coordinator_boot: self.me.boot,
+            isr: BTreeMap::from([(self.me.node, self.me.store)]),
+            targets: vec![self.me.node],
+            home: self.me.node,
+            released: (previous > Epoch(0)).then_some(previous),
+        };
+        let info = NodeInfo {
+            node: self.me.node,
+            store: self.me.store,
+            boot: self.me.boot,
+            client_addr: self.options.client_addr.clone(),
+            peer_addr: self.peer_addr.clone(),
+            admin_addr: self.options.admin_addr.clone(),
+            state: NodeState::Up,
+        };
+        let views = (0..slots).map(view).collect();
+        (cluster, Meta { version: 1, full: true, nodes: vec![info], gone: Vec::new(), views })
+    }
+
+    /// Waits until an orderly stop has begun.
+    pub(crate) async fn leaving(&self) {
+        self.leaving.cancelled().await;
+    }
+
+    /// Orderly end: tells the ECS, flushes the journal, writes a checkpoint. Take no more client writes before.
+    ///
+    /// # Errors
+    /// The last checkpoint could not be written; what was acknowledged is in the journal all the same.
+    pub async fn stop(self: &Arc<Self>) -> anyhow::Result<()> {
+        self.leaving.cancel();
+        if self.lock_ecs().connected {
+            let deadline = tokio::time::Instant::now() + GOODBYE;
+            while self.lock_ecs().connected && tokio::time::Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        self.halt();
+        let node = self.clone();
+        tokio::task::spawn_blocking(move || node.join()).await?;
+        Ok(())
+    }
+
+    /// Ends everything at once, as a crash would: nobody is told and nothing is written.
+    pub fn halt(&self) {
+        self.stop.cancel();
+        self.links.close();
+    }
+
+    fn join(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                log::error!("a thread of the node panicked");
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The pulse: beacons between servers and heartbeats to the ECS.
+//!
+//! Lives on an OS thread of its own with a runtime of its own, and so does the peer port: nothing that writes to disk, moves
+//! data or serves clients can delay it. It takes a slot's lock like everybody else, for microseconds.
+//!
+//! Safety: every `now` is read after the frame it belongs to has arrived, and before the frame it is put into is sent.
+#![allow(clippy::disallowed_methods)] // shell: reads clocks and spawns tasks
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+use bytes::BytesMut;
+use common::control::{FromServer, Heartbeat};
+use common::peer::{Beacon, BeaconAck, Pulse};
+use common::{NodeId, Time, clock, frame};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::links::{self, Backoff};
+use crate::node::{Node, metrics};
+
+/// How often the ECS hears from us.
+const HEARTBEAT: Duration = Duration::from_millis(100);
+/// Rounds on demand (a view changed) are at least this far apart.
+const CLOSEST: Duration = Duration::from_millis(5);
+/// An fsync that takes longer than this is told to the ECS, which moves our slots elsewhere.
+const STALLED: Duration = Duration::from_secs(2);
+
+/// Sends beacons every L/5, and soon after a view has changed, so that a new coordinator need not wait for the next round.
+pub(crate) async fn beacons(node: Arc<Node>) {
+    let mut scratch = Vec::new();
+    let serving = node.until_serving().await;
+    let mut rounds = interval(serving.timing.beacon);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = rounds.tick() => {}
+            () = node.beacon_wanted() => sleep(CLOSEST).await,
+        }
+        round(&node, serving.cluster.lease_ms, &mut scratch);
+    }
+}
+
+fn round(node: &Node, lease_ms: u32, scratch: &mut Vec<(NodeId, Beacon)>) {
+    let sent = clock::now();
+    scratch.clear();
+    node.each_slot(|replica, _| replica.beacons(sent, scratch));
+    let mut frames: BTreeMap<NodeId, Vec<Beacon>> = BTreeMap::new();
+    for (to, beacon) in scratch.drain(..) {
+        frames.entry(to).or_default().push(beacon);
+    }
+    if !frames.is_empty() {
+        metrics::bump(&node.metrics().beacon_rounds);
+    }
+    for (to, slots) in frames {
+        say(node, to, &Pulse::Beacon { sent, lease_ms, slots });
+    }
+}
+
+fn say(node: &Node, to: NodeId, pulse: &Pulse) {
+    node.links().with(to, |peer| {
+        if peer.pulse.push(pulse) {
+            peer.pulse.flush();
+        }
+    });
+}
+
+/// Handles an incoming pulse connection until it ends.
+pub(crate) async fn receive(node: &Node, from: NodeId, stream: TcpStream, input: BytesMut, end: &CancellationToken) {
+    tokio::select! {
+        () = end.cancelled() => {}
+        ended = listen_to(node, from, stream, input) => {
+            if let Err(error) = ended {
+                log::info!("pulse connection from {from} is closed: {error:#}");
+            }
+        }
+    }
+}
+
+async fn listen_to(node: &Node, from: NodeId, mut stream: TcpStream, mut input: BytesMut) -> anyhow::Result<()> {
+    loop {
+        while let Some(pulse) = frame::take::<Pulse>(&mut input)? {
+            match pulse {
+                Pulse::Beacon { sent, lease_ms, slots } => on_beacon(node, from, sent, lease_ms, &slots)?,
+                Pulse::BeaconAck { sent, answered, slots } => on_ack(node, from, sent, answered, &slots),
+            }
+        }
+        node.flush();
+        if stream.read_buf(&mut input).await? == 0 {
+            return Ok(());
+        }
+    }
+}
+
+fn on_beacon(node: &Node, from: NodeId, sent: Time, lease_ms: u32, slots: &[Beacon]) -> anyhow::Result<()> {
+    let Some(serving) = node.serving_state() else { return Ok(()) };
+    if lease_ms != serving.cluster.lease_ms {
+        bail!("its lease is {lease_ms} ms, ours {} ms: two clusters under one id?", serving.cluster.lease_ms);
+    }
+    metrics::bump(&node.metrics().beacons);
+    let answered = clock::now();
+    let mut acks = Vec::with_capacity(slots.len());
+    for beacon in slots {
+        acks.extend(node.with_slot(beacon.slot, |replica, out| replica.beacon(answered, from, beacon, out)).flatten());
+    }
+    if !acks.is_empty() {
+        say(node, from, &Pulse::BeaconAck { sent, answered, slots: acks });
+    }
+    Ok(())
+}
+
+fn on_ack(node: &Node, from: NodeId, sent: Time, answered: Time, slots: &[BeaconAck]) {
+    let now = clock::now();
+    for ack in slots {
+        node.with_slot(ack.slot, |replica, out| replica.beacon_ack(now, from, sent, answered, ack, out));
+    }
+}
+
+/// Tells the ECS that we are alive, one-way.
+pub(crate) async fn heartbeats(node: Arc<Node>) {
+    let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
+    loop {
+        if let Some(addr) = node.ecs_addr()
+            && let Err(error) = beat(&node, &addr, &mut backoff).await
+        {
+            log::debug!("heartbeats to the ECS at {addr}: {error:#}");
+        }
+        sleep(backoff.pause()).await;
+    }
+}
+
+async fn beat(node: &Node, addr: &str, backoff: &mut Backoff) -> anyhow::Result<()> {
+    let mut stream = timeout(Duration::from_secs(1), TcpStream::connect(addr)).await??;
+    links::tune(&stream);
+    backoff.reset();
+    let mut beats = interval(HEARTBEAT);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        beats.tick().await;
+        if node.ecs_addr().as_deref() != Some(addr) {
+            return Ok(());
+        }
+        let mut line = serde_json::to_vec(&FromServer::Heartbeat(heartbeat(node)))?;
+        line.push(b'\n');
+        timeout(Duration::from_secs(1), stream.write_all(&line)).await??;
+    }
+}
+
+fn heartbeat(node: &Node) -> Heartbeat {
+    let me = node.identity();
+    let (meta, highest_epoch) = node.with_topology(|topology| (topology.version, topology.highest_epoch));
+    let disk_stalled = node.store().pending_fsync().is_some_and(|since| clock::now().since(since) >= STALLED);
+    Heartbeat { node: me.node, store: me.store, boot: me.boot, meta, highest_epoch, disk_stalled }
+}
