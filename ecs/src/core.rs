@@ -324,7 +324,10 @@ impl Ecs {
 
     fn closed(&mut self, now: Time, conn: Conn, found: &mut Vec<Finding>) {
         if let Some(peer) = self.conns.remove(&conn) {
-            self.detector.closed(peer.node, now, found);
+            // A node that was forgotten and came back may have a newer connection than the one that ends.
+            if self.detector.conn(peer.node) == Some(conn) {
+                self.detector.closed(peer.node, now, found);
+            }
         }
     }
 
