@@ -18,6 +18,8 @@ pub enum FileOp<'a> {
     Append(String, &'a [u8]),
     /// Put the file's content and length on the disk.
     Sync(String),
+    /// No more will be written to this file: changes nothing.
+    Close(String),
     /// Cut the file to this length.
     Truncate(String, u64),
     /// Give the first name's file the second name, replacing what had it.
@@ -126,6 +128,10 @@ impl Disk for RealDisk {
             FileOp::Create(name) => self.create(name),
             FileOp::Append(name, bytes) => self.file(&name)?.write_all(bytes),
             FileOp::Sync(name) => self.file(&name)?.sync_data(),
+            FileOp::Close(name) => {
+                self.open.remove(&name);
+                Ok(())
+            }
             FileOp::Truncate(name, length) => self.file(&name)?.set_len(length),
             FileOp::Rename(from, to) => {
                 self.open.remove(&from);
