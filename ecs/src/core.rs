@@ -538,7 +538,10 @@ impl Draft {
 fn summary(before: &[View], cluster: &Cluster, slots: &[Slot]) -> Vec<String> {
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     for new in slots.iter().filter_map(|slot| cluster.view(*slot)) {
-        let Some(old) = before.get(usize::from(new.slot.0)) else { continue };
+        let Some(old) = before.get(usize::from(new.slot.0)) else {
+            *kinds.entry(format!("founded by {}", new.coordinator)).or_default() += 1;
+            continue;
+        };
         let mut words = Vec::new();
         if old.coordinator != new.coordinator {
             let how = if new.released.is_some() { "handed over" } else { "failed over" };

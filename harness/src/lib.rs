@@ -1,1 +1,7 @@
-//! To be filled.
+//! How Annulus is tested: a deterministic simulation of whole clusters, and a checker of what clients saw in it.
+
+pub mod history;
+pub mod invariants;
+pub mod sim;
+pub mod bench;
+pub mod real;

@@ -1,10 +1,12 @@
 //! The part of everyone who follows a coordinator: members of the ISR and learners.
 
-use common::peer::{Beacon, BeaconAck, PeerMsg};
+use common::peer::{Beacon, BeaconAck, Leaf, PeerMsg};
 use common::view::Part;
 use common::{Entry, Lineage, LogId, NodeId, Rule, Seq};
 
 use super::coordinator::Ctx;
+use crate::storage::SlotMap;
+use crate::storage::map::LEAVES;
 use crate::storage::record::Change;
 
 /// A follower's volatile state in one epoch.
@@ -188,10 +190,11 @@ impl Follower {
         if self.walk.is_none_or(|(current, _)| current != walk) {
             self.walk = Some((walk, 0));
             if ctx.log.has_position() && !ctx.off(Rule::ClaimKept) {
+                let applied = ctx.log.commit();
                 ctx.log.image.base = None;
                 ctx.log.image.tail.clear();
                 ctx.log.image.lineage = Lineage::default();
-                ctx.log.record(Change::WalkBegin {}, ctx.out);
+                ctx.log.record(Change::WalkBegin { applied }, ctx.out);
                 ctx.log.reset();
             }
         }
@@ -221,7 +224,20 @@ impl Follower {
             ctx.log.record(Change::WalkEnd { entries, at, lineage, retries }, ctx.out);
             ctx.log.reset();
             self.walked = Some(walk);
+        } else {
+            // The next walk compares with what is here now, so the journal must say what that is.
+            let leaves = contents(&ctx.log.image.map, &entries);
+            ctx.log.record(Change::Fill { leaves }, ctx.out);
         }
         self.when_durable(ctx, PeerMsg::WalkDone { slot, epoch, walk, ok });
     }
+}
+
+/// The present content of every leaf that these entries touch.
+fn contents(map: &SlotMap, entries: &[Entry]) -> Vec<Leaf> {
+    let mut wanted = vec![false; usize::from(LEAVES)];
+    for key in entries.iter().filter_map(|entry| entry.op.key()) {
+        wanted[usize::from(SlotMap::leaf_of(key))] = true;
+    }
+    map.leaves(&wanted).into_iter().map(|(leaf, records)| Leaf { leaf, clear: true, records }).collect()
 }

@@ -515,10 +515,18 @@ impl Replica {
             follower.heard = ctx.now;
             follower.beacon_acked = follower.beacon_acked.max(Some(sent));
             follower.answered = follower.answered.max(Some(answered));
-            if let Some(end) = ack.end.filter(|_| follower.synced && follower.streaming)
-                && follower.acked(ctx.now, end)
-            {
-                c.flush(ctx, from);
+            match ack.end {
+                Some(end) if follower.synced && follower.streaming => {
+                    if follower.acked(ctx.now, end) {
+                        c.flush(ctx, from);
+                    }
+                }
+                // It has restarted within the epoch and lost its session. Nothing may be outstanding that would tell.
+                None if follower.synced && follower.walk.is_none() => {
+                    follower.synced = false;
+                    c.sync(ctx, from);
+                }
+                _ => {}
             }
             c.step(ctx);
         });

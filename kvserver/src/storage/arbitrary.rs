@@ -105,7 +105,7 @@ fn change() -> impl Strategy<Value = Change> {
         6 => entry().prop_map(Change::Append),
         1 => view().prop_map(Change::View),
         1 => any::<u64>().prop_map(|after| Change::Truncate { after: Seq(after) }),
-        1 => Just(Change::WalkBegin {}),
+        1 => any::<u64>().prop_map(|applied| Change::WalkBegin { applied: Seq(applied) }),
         1 => vec(leaf(), 0..3).prop_map(|leaves| Change::Fill { leaves }),
         1 => (vec(entry(), 0..3), log_id(), lineage(), retries())
             .prop_map(|(entries, at, lineage, retries)| Change::WalkEnd { entries, at, lineage, retries }),

@@ -66,7 +66,8 @@ impl SlotImage {
                 self.tail.retain(|entry| entry.id.seq <= after);
                 self.lineage.truncate_after(after);
             }
-            Change::WalkBegin {} => {
+            Change::WalkBegin { applied } => {
+                self.commit_to(applied);
                 self.base = None;
                 self.tail.clear();
                 self.lineage = Lineage::default();

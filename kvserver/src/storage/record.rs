@@ -34,7 +34,11 @@ pub enum Change {
         after: Seq,
     },
     /// The copy gives up its position and its tail: until `WalkEnd` it is only a starting point.
-    WalkBegin {},
+    WalkBegin {
+        /// What the map contains at this moment. The walk mends only what differs from that, so replay must begin with
+        /// the same map: commits after the last checkpoint are not in the journal by themselves.
+        applied: Seq,
+    },
     /// Leaves replaced by content.
     Fill {
         /// Their new content.

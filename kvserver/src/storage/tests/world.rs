@@ -55,6 +55,8 @@ pub(super) struct World {
     pub(super) images: BTreeMap<Slot, SlotImage>,
     pub(super) segment: u64,
     pub(super) generation: u64,
+    /// The images after each record.
+    pub(super) history: Vec<BTreeMap<Slot, SlotImage>>,
     epoch: u64,
 }
 
@@ -65,6 +67,7 @@ impl World {
             images: BTreeMap::new(),
             segment: 0,
             generation: 0,
+            history: vec![BTreeMap::new()],
             epoch: 1,
         };
         world.rotate();
@@ -89,6 +92,7 @@ impl World {
         let mut line = Vec::new();
         put_record(&mut line, &Record { slot, mark, change });
         self.disk.perform(FileOp::Append(segment_name(self.segment), &line)).unwrap();
+        self.history.push(self.images.clone());
     }
 
     pub(super) fn sync(&mut self) {
@@ -116,7 +120,7 @@ impl World {
                 self.write(slot, Change::Truncate { after });
             }
             Step::Walk(records) => self.walk(slot, records),
-            Step::WalkBegin => self.write(slot, Change::WalkBegin {}),
+            Step::WalkBegin => self.write(slot, Change::WalkBegin { applied: base.seq }),
             Step::View => {
                 self.epoch += 1;
                 let view = view(slot, self.epoch, &[ME, NodeId(9)]);
@@ -129,12 +133,14 @@ impl World {
 
     fn append(&mut self, slot: Slot, op: Op, end: LogId) {
         let id = LogId { epoch: Epoch(self.epoch.max(end.epoch.0)), seq: end.seq.next() };
-        let request = (id.seq.0 % 3 == 0).then_some(RequestId { client: ClientId(5), seq: id.seq.0, lowest_unacked: 1 });
+        let request =
+            id.seq.0.is_multiple_of(3).then_some(RequestId { client: ClientId(5), seq: id.seq.0, lowest_unacked: 1 });
         self.write(slot, Change::Append(Entry { id, op, outcome: Outcome::Created, request }));
     }
 
     fn walk(&mut self, slot: Slot, records: &[(Bytes, Bytes)]) {
-        self.write(slot, Change::WalkBegin {});
+        let applied = self.images[&slot].base.unwrap_or_default().seq;
+        self.write(slot, Change::WalkBegin { applied });
         let blob = common::blob::Blob;
         let leaves = records.iter().map(|(key, value)| common::peer::Leaf {
             leaf: super::super::SlotMap::leaf_of(key),
@@ -156,20 +162,15 @@ impl World {
         self.rotate();
         self.generation += 1;
         let label = Label { generation: self.generation, first_segment: self.segment, store: STORE };
-        let done = write_checkpoint(&mut self.disk, label, &self.images);
-        if done {
-            self.trim();
-        }
-        done
+        write_checkpoint(&mut self.disk, label, &self.images) && self.trim()
     }
 
     /// Removes the segments that the last checkpoint made superfluous.
-    pub(super) fn trim(&mut self) {
-        for name in self.disk.names().unwrap() {
-            if segment_in(&name).is_some_and(|segment| segment < self.segment) {
-                self.disk.perform(FileOp::Remove(name)).unwrap();
-            }
-        }
+    pub(super) fn trim(&mut self) -> bool {
+        let first = self.segment;
+        let mut names = self.disk.names().unwrap();
+        names.retain(|name| segment_in(name).is_some_and(|segment| segment < first));
+        names.into_iter().all(|name| self.disk.perform(FileOp::Remove(name)).is_ok())
     }
 
     /// Recovers, and requires exactly what was written.

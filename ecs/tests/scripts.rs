@@ -1,0 +1,121 @@
+//! Scripted scenarios of the core, one a file, named by the scenario. `UPDATE_GOLDENFILES=1` writes what is now.
+//!
+//! Commands: `start N..`, `kill N..`, `freeze N`, `thaw N`, `cut N`, `mend N`, `wipe N as M`, `restore N` (new store),
+//! `copy N as M`, `ecs stop|start`, `run MILLISECONDS`, `settle` (until nothing is left to do), `show`, `accuse N TIMES`,
+//! `set N WORD`. Every command prints what the ECS logged meanwhile.
+
+mod puppets;
+
+use std::error::Error;
+use std::path::Path;
+use std::time::Duration;
+
+use common::{Epoch, NodeId};
+use ecs::Event;
+use goldenscript::{Command, Context, Runner};
+use puppets::Theatre;
+
+struct Stage(Theatre);
+
+impl Runner for Stage {
+    type Command = Command;
+
+    fn run(&mut self, command: &Command, _context: &Context) -> Result<String, Box<dyn Error>> {
+        let mut args = command.consume_args();
+        let words: Vec<&str> = std::iter::from_fn(|| args.next_pos()).collect();
+        let names: Vec<u64> = words.iter().filter_map(|word| word.parse().ok()).collect();
+        let mut answer = self.perform(&command.name, &words, &names)?;
+        self.0.check()?;
+        let log: Vec<String> = self.0.log.drain(..).collect();
+        if !log.is_empty() {
+            answer = format!("{}\n{answer}", log.join("\n"));
+        }
+        Ok(answer.trim_end().to_string())
+    }
+}
+
+impl Stage {
+    fn perform(&mut self, name: &str, words: &[&str], names: &[u64]) -> Result<String, Box<dyn Error>> {
+        let theatre = &mut self.0;
+        match (name, names) {
+            ("start", names) => names.iter().for_each(|name| theatre.start(*name)),
+            ("kill", names) => names.iter().for_each(|name| theatre.kill(*name)),
+            ("freeze", [name]) => self.puppet(*name)?.frozen = true,
+            ("thaw", [name]) => self.puppet(*name)?.frozen = false,
+            ("cut", [name]) => self.puppet(*name)?.cut = true,
+            ("mend", [name]) => {
+                let puppet = self.puppet(*name)?;
+                puppet.cut = false;
+                puppet.deaf_to.clear();
+            }
+            ("deafen", [name, others @ ..]) => {
+                let others: Vec<NodeId> = others.iter().map(|name| NodeId(*name)).collect();
+                self.puppet(*name)?.deaf_to.extend(others);
+            }
+            ("wipe", [name, id]) => self.puppet(*name)?.wipe(*id),
+            ("restore", [name]) => self.puppet(*name)?.store.0 += 1000,
+            ("copy", [name, other]) => {
+                let mut copy = self.puppet(*name)?.clone();
+                copy.running = false;
+                copy.addr = format!("h:{other}");
+                copy.conn = None;
+                self.0.puppets.insert(*other, copy);
+            }
+            ("foreign", [name]) => self.puppet(*name)?.cluster = Some(common::ClusterId(99)),
+            ("set", [name]) => {
+                let puppet = self.puppet(*name)?;
+                match words.get(1) {
+                    Some(&"stubborn") => puppet.stubborn = true,
+                    Some(&"lazy") => puppet.lazy = true,
+                    Some(&"stalled") => puppet.stalled = true,
+                    _ => (puppet.stubborn, puppet.lazy, puppet.stalled) = (false, false, false),
+                }
+            }
+            ("goodbye", [name]) => {
+                let conn = self.puppet(*name)?.conn.ok_or("not connected")?;
+                self.0.tell(Event::Goodbye { conn });
+                self.0.kill(*name);
+            }
+            ("accuse", [name, times]) => {
+                let addr = self.puppet(*name)?.addr.clone();
+                for _ in 0..*times {
+                    self.0.tell(Event::Accuse { addr: addr.clone(), why: "timeout".into() });
+                    self.0.step();
+                }
+            }
+            ("ecs", _) if words == ["stop"] => theatre.stop_ecs(),
+            ("ecs", _) if words == ["start"] => theatre.start_ecs(),
+            ("forget-epochs", _) => {
+                // An operator puts an old copy of the directory back.
+                for puppet in theatre.puppets.values_mut() {
+                    puppet.views.values_mut().for_each(|view| view.epoch = Epoch(view.epoch.0 + 1_000));
+                }
+            }
+            ("run", [millis]) => theatre.run(Duration::from_millis(*millis)),
+            ("settle", _) => {
+                let before = theatre.now;
+                let done = theatre.run_until(Duration::from_secs(60), Theatre::settled);
+                let took = theatre.now.since(before);
+                return if done { Ok(format!("settled after {took:?}")) } else { Err(theatre.show().into()) };
+            }
+            ("show", _) => return Ok(theatre.show()),
+            _ => return Err(format!("unknown command {name} {words:?}").into()),
+        }
+        Ok(String::new())
+    }
+
+    fn puppet(&mut self, name: u64) -> Result<&mut puppets::Puppet, Box<dyn Error>> {
+        self.0.puppets.get_mut(&name).ok_or_else(|| format!("no puppet {name}").into())
+    }
+}
+
+#[test]
+fn scripts_play_as_written() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
+    let mut paths: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    assert!(paths.len() >= 10, "the scripts are missing");
+    for path in paths {
+        goldenscript::run(&mut Stage(Theatre::new(16)), &path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    }
+}

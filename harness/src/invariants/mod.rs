@@ -1,0 +1,150 @@
+//! What must hold of the replication protocol at every moment; the names are those of `docs/replication.md`.
+//!
+//! The checks look at the cores from outside and remember what was ever said, journaled and committed anywhere. Where a
+//! history of client operations shows that something went wrong, an invariant shows what and when.
+
+mod commits;
+mod entries;
+mod epochs;
+mod leaders;
+mod members;
+
+use common::peer::{Identity, PeerMsg};
+use common::retry::RetryTable;
+use common::{Epoch, Seq, Slot, Time, View};
+use kvserver::replica::Replica;
+use kvserver::storage::{Record, SlotImage, SlotMap};
+
+/// One running copy of a slot.
+#[derive(Clone, Copy, Debug)]
+pub struct Copy<'a> {
+    /// Which machine.
+    pub server: usize,
+    /// Which process.
+    pub me: Identity,
+    /// What it has.
+    pub replica: &'a Replica,
+}
+
+/// Everything the checks remember.
+#[derive(Debug)]
+pub struct Checks {
+    leaders: leaders::Leaders,
+    entries: entries::Entries,
+    epochs: epochs::Epochs,
+    commits: commits::Commits,
+    views: Vec<View>,
+    failure: Option<String>,
+}
+
+impl Checks {
+    /// Of a ring with so many slots.
+    #[must_use]
+    pub fn new(slots: u16) -> Checks {
+        Checks {
+            leaders: leaders::Leaders::default(),
+            entries: entries::Entries::default(),
+            epochs: epochs::Epochs::default(),
+            commits: commits::Commits::new(slots),
+            views: Vec::new(),
+            failure: None,
+        }
+    }
+
+    fn note(&mut self, result: Result<(), String>) {
+        if let Err(text) = result {
+            self.failure.get_or_insert(text);
+        }
+    }
+
+    /// A process has recovered these images (I2, I5).
+    pub fn started(&mut self, server: usize, me: &Identity, images: &[SlotImage], views: &[View]) {
+        for (slot, image) in (0u16..).map(Slot).zip(images) {
+            let result = self.epochs.recovered(server, slot, image);
+            self.note(result);
+            if let Some(view) = views.iter().find(|view| view.slot == slot) {
+                let result = members::recovered(server, me, view, image, &self.commits);
+                self.note(result);
+            }
+        }
+        self.commits.started(server, images);
+    }
+
+    /// A process is gone.
+    pub fn stopped(&mut self, server: usize) {
+        self.epochs.stopped(server);
+    }
+
+    /// A machine's directory is gone.
+    pub fn wiped(&mut self, server: usize) {
+        self.epochs.wiped(server);
+    }
+
+    /// A replica says something that others will rely on (I5).
+    pub fn said(&mut self, server: usize, _me: &Identity, msg: &PeerMsg) {
+        if let PeerMsg::SyncAck { slot, epoch, .. } | PeerMsg::PutAck { slot, epoch, .. } = msg {
+            self.epochs.acknowledged(server, *slot, *epoch);
+        }
+    }
+
+    /// A replica journals a record (I4, I6).
+    pub fn journaled(&mut self, server: usize, record: &Record) {
+        let result = self.entries.journaled(record);
+        self.note(result);
+        let result = self.commits.journaled(server, record);
+        self.note(result);
+    }
+
+    /// The ECS has made views that are durable.
+    pub fn decided(&mut self, views: &[View]) {
+        self.views.clear();
+        self.views.extend_from_slice(views);
+    }
+
+    /// The last durable view of a slot that the checks were told of.
+    #[must_use]
+    pub fn view(&self, slot: Slot) -> Option<&View> {
+        self.views.get(usize::from(slot.0))
+    }
+
+    /// A replica has handled something (I1, I5, I6).
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn touched(&mut self, server: usize, me: &Identity, replica: &Replica) -> Result<(), String> {
+        if let Some(text) = self.failure.take() {
+            return Err(text);
+        }
+        self.leaders.touched(server, me, replica)?;
+        self.epochs.touched(server, replica)?;
+        self.commits.touched(server, replica)
+    }
+
+    /// The epoch at which `replica` leads its slot at this moment: active, with a valid lease (I7).
+    #[must_use]
+    pub fn leads(&self, _server: usize, replica: &Replica, now: Time) -> Option<Epoch> {
+        let leads = replica.is_active() && replica.may_read(now);
+        leads.then(|| replica.view().map(|view| view.epoch)).flatten()
+    }
+
+    /// Looks at all copies of a slot at once (I2, I3).
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn survey(&self, slot: Slot, copies: &[Copy<'_>]) -> Result<(), String> {
+        let Some(view) = self.view(slot) else { return Ok(()) };
+        members::survey(view, copies, &self.commits)
+    }
+
+    /// How much of the slot is committed anywhere.
+    #[must_use]
+    pub fn committed(&self, slot: Slot) -> Seq {
+        self.commits.last(slot)
+    }
+
+    /// What every in-sync copy of the slot must hold once it is quiet.
+    #[must_use]
+    pub fn expected(&self, slot: Slot) -> (SlotMap, RetryTable) {
+        self.commits.expected(slot, &self.entries)
+    }
+}

@@ -1,0 +1,299 @@
+//! The ECS's process: the real core, its log on a simulated disk, control connections and probes.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use common::control::{FromEcs, FromServer};
+use common::view::ClusterRecord;
+use common::{NodeId, View};
+use ecs::core::{Action, Config, Conn, Ecs, Event as Happening, Probed};
+use ecs::{Cluster, Command};
+
+use super::clock::Clock;
+use super::queue::Event;
+use super::wire::{Party, Wire};
+use super::world::World;
+
+/// The machine that the ECS runs on.
+#[derive(Debug)]
+pub(super) struct EcsHost {
+    pub(super) clock: Clock,
+    /// The log. What is behind `synced` may be lost with the power.
+    log: Vec<Command>,
+    synced: usize,
+    /// The state that the synced part amounts to.
+    durable: Cluster,
+    pub(super) inc: u32,
+    pub(super) process: Option<EcsProcess>,
+    pub(super) paused: bool,
+    pub(super) deferred: Vec<Event>,
+    conns: BTreeMap<u64, Link>,
+    next_conn: u64,
+    probes: BTreeMap<u32, (NodeId, Probed)>,
+    next_probe: u32,
+}
+
+/// What runs on it.
+#[derive(Debug)]
+pub(super) struct EcsProcess {
+    core: Ecs,
+    /// Actions that wait for the fsync before them.
+    backlog: VecDeque<Action>,
+    syncing: bool,
+    tick: Option<u64>,
+    hot: u32,
+}
+
+/// A control connection.
+#[derive(Debug)]
+struct Link {
+    server: usize,
+    server_inc: u32,
+    ecs_inc: u32,
+    broken: bool,
+}
+
+impl EcsHost {
+    pub(super) fn new(record: ClusterRecord, rng: &mut fastrand::Rng) -> EcsHost {
+        EcsHost {
+            clock: Clock::random(rng),
+            log: Vec::new(),
+            synced: 0,
+            durable: Cluster::new(record),
+            inc: 0,
+            process: None,
+            paused: false,
+            deferred: Vec::new(),
+            conns: BTreeMap::new(),
+            next_conn: 1,
+            probes: BTreeMap::new(),
+            next_probe: 0,
+        }
+    }
+
+    /// The state as the core has it, or as it is on disk.
+    pub(super) fn cluster(&self) -> Option<&Cluster> {
+        self.process.as_ref().map(|process| process.core.cluster())
+    }
+
+    /// The views that are durable and may have been told: what invariants are about.
+    pub(super) fn views(&self) -> &[View] {
+        self.durable.views()
+    }
+
+    /// The log up to here is on disk.
+    fn sync(&mut self, upto: usize) {
+        for command in self.log.get(self.synced..upto).unwrap_or_default() {
+            self.durable.apply(command);
+        }
+        self.synced = self.synced.max(upto);
+    }
+
+    pub(super) fn awake(&self) -> bool {
+        self.process.is_some() && !self.paused
+    }
+}
+
+impl World {
+    pub(super) fn start_ecs(&mut self) {
+        let now = self.now;
+        let host = &mut self.ecs;
+        if host.process.is_some() {
+            return;
+        }
+        host.inc += 1;
+        host.paused = false;
+        host.deferred.clear();
+        // What was read back from the disk was also synced by recovery.
+        host.sync(host.log.len());
+        let cluster = host.durable.clone();
+        let core = Ecs::new(Config::default(), cluster, host.clock.local(now));
+        host.process = Some(EcsProcess { core, backlog: VecDeque::new(), syncing: false, tick: None, hot: 0 });
+        self.stats.bump("ECS starts");
+        self.decided();
+        self.trace.line(now, || "ecs starts".to_string());
+        self.ecs_wake();
+    }
+
+    pub(super) fn stop_ecs(&mut self, power: bool) {
+        let host = &mut self.ecs;
+        if host.process.take().is_none() {
+            return;
+        }
+        if power {
+            let keep = self.rng.usize(host.synced..=host.log.len());
+            host.log.truncate(keep);
+        }
+        host.paused = false;
+        host.deferred.clear();
+        let conns: Vec<u64> = host.conns.iter().filter(|(_, link)| !link.broken).map(|(conn, _)| *conn).collect();
+        for conn in conns {
+            self.break_conn(conn, Some(3_000));
+        }
+    }
+
+    pub(super) fn ecs_handle(&mut self, event: Happening) {
+        let now = self.ecs.clock.local(self.now);
+        let Some(process) = self.ecs.process.as_mut() else { return };
+        let mut out = Vec::new();
+        process.core.handle(now, event, &mut out);
+        process.backlog.extend(out);
+        self.ecs_perform();
+        self.ecs_wake();
+    }
+
+    /// Performs actions in order, up to the next fsync.
+    fn ecs_perform(&mut self) {
+        loop {
+            let Some(process) = self.ecs.process.as_mut().filter(|process| !process.syncing) else { return };
+            let Some(action) = process.backlog.pop_front() else { return };
+            match action {
+                Action::Persist(command) => {
+                    process.syncing = true;
+                    self.trace.line(self.now, || format!("ecs persists {command:?}"));
+                    self.ecs.log.push(command);
+                    let upto = self.ecs.log.len();
+                    let takes = if self.rng.u8(0..20) == 0 { 15_000 } else { self.rng.u64(100..1_500) };
+                    self.queue.at(self.now + takes, Event::EcsSynced { inc: self.ecs.inc, upto });
+                }
+                Action::Send { conn, msg } => self.ecs_send(conn.0, msg),
+                Action::Probe { node, addr } => self.probe(node, &addr),
+                Action::Disconnect { conn } => self.break_conn(conn.0, Some(5_000)),
+                Action::Log { text, .. } => self.trace.line(self.now, || format!("ecs says: {text}")),
+            }
+        }
+    }
+
+    pub(super) fn ecs_synced(&mut self, upto: usize) {
+        self.ecs.sync(upto);
+        if let Some(process) = self.ecs.process.as_mut() {
+            process.syncing = false;
+        }
+        self.decided();
+        self.ecs_perform();
+    }
+
+    /// Tells the checks and the counters of new views.
+    fn decided(&mut self) {
+        for view in self.ecs.durable.views() {
+            if let Some(old) = self.checks.view(view.slot).filter(|old| old.epoch != view.epoch) {
+                self.stats.changed(old, view);
+            }
+        }
+        self.checks.decided(self.ecs.durable.views());
+    }
+
+    fn ecs_wake(&mut self) {
+        let (now, clock, inc) = (self.now, self.ecs.clock, self.ecs.inc);
+        let Some(process) = self.ecs.process.as_mut() else { return };
+        let due = process.core.deadline();
+        if due == common::Time::MAX {
+            return;
+        }
+        let at = clock.real(due).max(now + 1);
+        if process.tick.is_none_or(|tick| at < tick) {
+            process.tick = Some(at);
+            self.queue.at(at, Event::EcsTick { inc });
+        }
+    }
+
+    pub(super) fn ecs_tick(&mut self) {
+        let (now, local) = (self.now, self.ecs.clock.local(self.now));
+        let Some(process) = self.ecs.process.as_mut() else { return };
+        if process.tick.is_none_or(|tick| tick > now) {
+            return;
+        }
+        process.tick = None;
+        process.hot = if process.core.deadline() <= local { process.hot } else { 0 };
+        self.ecs_handle(Happening::Tick);
+        let Some(process) = self.ecs.process.as_mut() else { return };
+        process.hot = if process.core.deadline() <= local { process.hot + 1 } else { 0 };
+        if process.hot > 1_000 {
+            self.fail("ecs: a tick does not move the deadline it was for".to_string());
+        }
+    }
+
+    // ---- control connections ----
+
+    pub(super) fn new_conn(&mut self, server: usize) -> u64 {
+        let conn = self.ecs.next_conn;
+        self.ecs.next_conn += 1;
+        let server_inc = self.servers[server].inc;
+        self.ecs.conns.insert(conn, Link { server, server_inc, ecs_inc: self.ecs.inc, broken: false });
+        conn
+    }
+
+    pub(super) fn conn_broken(&self, conn: u64) -> bool {
+        self.ecs.conns.get(&conn).is_none_or(|link| link.broken)
+    }
+
+    /// Ends a connection; both ends notice within `within` microseconds, if given, or only by what they miss.
+    pub(super) fn break_conn(&mut self, conn: u64, within: Option<u64>) {
+        let Some(link) = self.ecs.conns.get_mut(&conn).filter(|link| !link.broken) else { return };
+        link.broken = true;
+        let (server, server_inc, ecs_inc) = (link.server, link.server_inc, link.ecs_inc);
+        self.trace.line(self.now, || format!("control connection {conn} of s{server} breaks"));
+        let spread = within.unwrap_or(1_500_000);
+        let at = self.now + self.rng.u64(100..100 + spread);
+        self.queue.at(at, Event::Control { server, inc: server_inc, conn });
+        if within.is_some() {
+            let at = self.now + self.rng.u64(100..100 + spread);
+            self.queue.at(at, Event::EcsClosed { inc: ecs_inc, conn });
+        }
+    }
+
+    pub(super) fn ecs_closed(&mut self, conn: u64) {
+        self.ecs_handle(Happening::Closed { conn: Conn(conn) });
+    }
+
+    fn ecs_send(&mut self, conn: u64, msg: FromEcs) {
+        let Some(server) = self.ecs.conns.get(&conn).filter(|link| !link.broken).map(|link| link.server) else {
+            return;
+        };
+        self.send(Party::Ecs, Party::Server(server), Wire::FromEcs { conn, msg });
+    }
+
+    /// A line arrives over a control connection.
+    pub(super) fn to_ecs_arrives(&mut self, conn: u64, msg: FromServer) {
+        if self.ecs.conns.get(&conn).is_none_or(|link| link.ecs_inc != self.ecs.inc) {
+            return;
+        }
+        self.trace.line(self.now, || format!("ecs <- {conn} {msg:?}"));
+        let conn = Conn(conn);
+        self.ecs_handle(match msg {
+            FromServer::Register { info, cluster } => Happening::Register { conn, info, cluster },
+            FromServer::Ask(asks) => Happening::Ask { conn, asks },
+            FromServer::Report(report) => Happening::Report { conn, report },
+            FromServer::Goodbye => Happening::Goodbye { conn },
+            FromServer::Heartbeat(heartbeat) => Happening::Heartbeat(heartbeat),
+        });
+    }
+
+    // ---- probes ----
+
+    /// Finds out at once what a probe will meet, and tells it after a round trip or the probe's patience.
+    fn probe(&mut self, node: NodeId, addr: &str) {
+        let index = addr.trim_start_matches('s').split(':').next().and_then(|digits| digits.parse::<usize>().ok());
+        let Some(s) = index.filter(|s| *s < self.servers.len()) else {
+            return self.fail(format!("the ECS probes {addr}, which nobody registered"));
+        };
+        self.stats.bump("probes");
+        let (to, back) = (Party::Server(s), Party::Ecs);
+        let cut = self.net.is_cut(Party::Ecs, to) || self.net.is_cut(to, back);
+        let seen = match &self.servers[s].process {
+            _ if cut || self.servers[s].paused => Probed::Silent,
+            None => Probed::Refused,
+            Some(_) => Probed::Answered(self.servers[s].identity()),
+        };
+        let takes = if seen == Probed::Silent { 300_000 } else { self.rng.u64(200..8_000) };
+        self.ecs.next_probe += 1;
+        self.ecs.probes.insert(self.ecs.next_probe, (node, seen));
+        self.queue.at(self.now + takes, Event::EcsProbed { inc: self.ecs.inc, probe: self.ecs.next_probe });
+    }
+
+    pub(super) fn ecs_probed(&mut self, probe: u32) {
+        if let Some((node, seen)) = self.ecs.probes.remove(&probe) {
+            self.trace.line(self.now, || format!("ecs probed {node}: {seen:?}"));
+            self.ecs_handle(Happening::Probed { node, seen });
+        }
+    }
+}

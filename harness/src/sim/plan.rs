@@ -1,0 +1,92 @@
+//! What a seed's run is like: every seed draws its own mix, so that rare combinations get a run to themselves.
+
+use super::faults::Kind;
+
+/// How the network behaves apart from faults.
+#[derive(Clone, Copy, Debug)]
+pub struct NetPlan {
+    /// Connections keep their order.
+    pub ordered: bool,
+    /// A cut link keeps what was sent, and delivers it late.
+    pub hold: bool,
+    /// Lost messages, in thousandths.
+    pub loss: u32,
+    /// Repeated messages, in thousandths.
+    pub repeat: u32,
+    /// Messages delayed by up to 400 ms, in thousandths.
+    pub stall: u32,
+    /// The least delay in microseconds,
+    pub fastest: u64,
+    /// and the greatest.
+    pub slowest: u64,
+}
+
+/// One seed's mix.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Machines, of which some may only join later.
+    pub servers: usize,
+    /// Machines that run from the start.
+    pub starters: usize,
+    /// Slots of the ring.
+    pub slots: u16,
+    /// Arcs per server.
+    pub vnodes: u16,
+    /// Clients.
+    pub clients: usize,
+    /// Keys.
+    pub keys: u32,
+    /// The longest pause of a client between operations, in microseconds.
+    pub think: u64,
+    /// In how many of 100 requests a client asks a random server.
+    pub stray: u32,
+    /// Every member is asked before a read is answered (R3).
+    pub confirm_reads: bool,
+    /// How long faults go on at least, in microseconds.
+    pub trouble: u64,
+    /// The mean time between faults, in microseconds.
+    pub pace: u64,
+    /// The faults of this run, by weight.
+    pub faults: Vec<(Kind, u32)>,
+    /// The network.
+    pub net: NetPlan,
+}
+
+impl Plan {
+    /// Draws a mix.
+    #[must_use]
+    pub fn draw(rng: &mut fastrand::Rng) -> Plan {
+        let servers = rng.usize(3..=5);
+        let starters = rng.usize(1..=servers).max(if rng.u8(0..4) == 0 { 1 } else { 3 });
+        let ordered = rng.bool();
+        let rough = if ordered { 0 } else { rng.u32(0..30) };
+        let fastest = rng.u64(20..200);
+        let mut faults = Kind::draw(rng);
+        if starters < servers && faults.iter().all(|(kind, _)| *kind != Kind::Join) {
+            faults.push((Kind::Join, 10));
+        }
+        Plan {
+            servers,
+            starters,
+            slots: 1 << rng.u16(1..=3),
+            vnodes: if rng.u8(0..4) == 0 { 2 } else { 1 },
+            clients: rng.usize(3..=5),
+            keys: rng.u32(3..=10),
+            think: rng.u64(40_000..160_000),
+            stray: rng.u32(5..40),
+            confirm_reads: rng.u8(0..6) == 0,
+            trouble: rng.u64(6_000_000..12_000_000),
+            pace: rng.u64(150_000..600_000),
+            faults,
+            net: NetPlan {
+                ordered,
+                hold: rng.u8(0..3) == 0,
+                loss: rough,
+                repeat: if ordered { 0 } else { rng.u32(0..30) },
+                stall: if rng.u8(0..3) == 0 { rng.u32(0..20) } else { 0 },
+                fastest,
+                slowest: fastest + rng.u64(100..3_000),
+            },
+        }
+    }
+}

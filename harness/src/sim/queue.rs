@@ -1,0 +1,94 @@
+//! What happens when: events by simulated real time, in the order of their making where times are equal.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::faults::FaultEvent;
+use super::wire::{Party, Wire};
+
+/// Something that will happen.
+#[derive(Clone, Debug)]
+pub(super) enum Event {
+    /// A message arrives.
+    Deliver { from: Party, to: Party, wire: Wire },
+    /// A server's process starts.
+    Start { server: usize },
+    /// The replicas' deadline.
+    Tick { server: usize, inc: u32 },
+    /// Beacons are due.
+    Pulse { server: usize, inc: u32 },
+    /// A heartbeat is due.
+    Heartbeat { server: usize, inc: u32 },
+    /// An fsync that covers this many bytes of the journal has returned.
+    Synced { server: usize, inc: u32, upto: usize },
+    /// A server notices that its control connection is gone, or tries to make one.
+    Control { server: usize, inc: u32, conn: u64 },
+    /// A link to `peer` was just made.
+    LinkUp { server: usize, peer: usize },
+    /// The ECS's timer.
+    EcsTick { inc: u32 },
+    /// The ECS's fsync has returned.
+    EcsSynced { inc: u32, upto: usize },
+    /// The ECS notices that a server's control connection is gone.
+    EcsClosed { inc: u32, conn: u64 },
+    /// A probe by the ECS has come to an end.
+    EcsProbed { inc: u32, probe: u32 },
+    /// The ECS's process starts.
+    EcsStart,
+    /// A paused process goes on.
+    Resume { party: Party },
+    /// A client's think time or patience is over.
+    Client { client: usize, serial: u64 },
+    /// A fault begins or ends.
+    Fault(FaultEvent),
+}
+
+#[derive(Debug)]
+struct Due {
+    at: u64,
+    order: u64,
+    event: Event,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Due) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Due) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Due) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+/// The events to come.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    heap: BinaryHeap<Reverse<Due>>,
+    made: u64,
+}
+
+impl Queue {
+    pub(super) fn at(&mut self, at: u64, event: Event) {
+        self.made += 1;
+        self.heap.push(Reverse(Due { at, order: self.made, event }));
+    }
+
+    pub(super) fn pop(&mut self) -> Option<(u64, Event)> {
+        self.heap.pop().map(|Reverse(due)| (due.at, due.event))
+    }
+
+    /// How many events were ever made: a measure of the work.
+    pub(super) fn made(&self) -> u64 {
+        self.made
+    }
+}

@@ -1,0 +1,568 @@
+//! One simulated server: a machine with a disk and a clock, and at most one process on it.
+//!
+//! The process part does what the real shell does around the replicas: performs their actions, group-commits their
+//! journal records, drives beacons and heartbeats, and keeps the metadata that the ECS sends. It decides nothing else.
+
+use std::collections::BTreeMap;
+
+use common::control::{FromEcs, FromServer, Heartbeat, Report};
+use common::peer::{Identity, Pulse};
+use common::view::NodeInfo;
+use common::{BootId, ClusterId, Epoch, Meta, NodeId, NodeState, Slot, StoreUuid, Time, View};
+use kvserver::replica::{Action, Event as Happening, Read, Replica, Setup, Token, Write, WriteOp};
+use kvserver::storage::Record;
+
+use super::clock::Clock;
+use super::disk::{Journal, Mood, encode, recover};
+use super::queue::Event;
+use super::wire::{Party, Request, Want, Wire};
+use super::world::World;
+
+/// A machine.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) clock: Clock,
+    pub(super) node: NodeId,
+    pub(super) store: StoreUuid,
+    pub(super) boot: BootId,
+    pub(super) cluster: Option<ClusterId>,
+    pub(super) journal: Journal,
+    pub(super) mood: Mood,
+    /// Counts the processes that ever ran here, so that nothing meant for one reaches another.
+    pub(super) inc: u32,
+    pub(super) process: Option<Process>,
+    /// Whether a start is scheduled, so that two faults do not start two processes.
+    pub(super) starting: bool,
+    /// Whether it was ever started.
+    pub(super) used: bool,
+    /// Its directory is to be lost before the next start.
+    pub(super) wipe: bool,
+    pub(super) paused: bool,
+    pub(super) deferred: Vec<Event>,
+}
+
+/// What runs on a machine.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) replicas: Vec<Replica>,
+    /// The world's time of the tick that is scheduled.
+    tick: Option<u64>,
+    /// Ticks in a row that did not move the deadline they were for: a core that asks for those is in a loop.
+    hot: u32,
+    /// Journal records on their way to the disk, and the highest mark of each slot among them.
+    queue: Vec<u8>,
+    queue_marks: BTreeMap<Slot, u64>,
+    /// The same for the fsync under way.
+    flight_marks: BTreeMap<Slot, u64>,
+    pub(super) sync: Option<Sync>,
+    pub(super) meta: u64,
+    pub(super) views: BTreeMap<Slot, View>,
+    pub(super) nodes: BTreeMap<NodeId, NodeInfo>,
+    pub(super) conn: Option<u64>,
+    welcomed: bool,
+    waiting: BTreeMap<Token, (usize, u64)>,
+    last_report: Report,
+    reported: u64,
+}
+
+/// An fsync under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sync {
+    pub(super) upto: usize,
+    pub(super) since: u64,
+}
+
+impl Server {
+    pub(super) fn new(index: usize, rng: &mut fastrand::Rng) -> Server {
+        Server {
+            clock: Clock::random(rng),
+            node: NodeId(index as u64 + 1),
+            store: StoreUuid(0x1000 + index as u128),
+            boot: BootId(0),
+            cluster: None,
+            journal: Journal::default(),
+            mood: Mood::Well,
+            inc: 0,
+            process: None,
+            starting: false,
+            used: false,
+            wipe: false,
+            paused: false,
+            deferred: Vec::new(),
+        }
+    }
+
+    pub(super) fn info(&self, index: usize) -> NodeInfo {
+        NodeInfo {
+            node: self.node,
+            store: self.store,
+            boot: self.boot,
+            client_addr: format!("s{index}:1"),
+            peer_addr: format!("s{index}:2"),
+            admin_addr: None,
+            state: NodeState::Joining,
+        }
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        Identity { cluster: self.cluster, node: self.node, store: self.store, boot: self.boot }
+    }
+
+    /// Whether a process runs and is not stopped.
+    pub(super) fn awake(&self) -> bool {
+        self.process.is_some() && !self.paused
+    }
+}
+
+impl World {
+    /// A process starts: recovers what the disk holds, with the real recovery.
+    pub(super) fn start_server(&mut self, s: usize) {
+        let record = self.record.clone();
+        self.servers[s].starting = false;
+        if self.servers[s].process.is_some() {
+            return;
+        }
+        if std::mem::take(&mut self.servers[s].wipe) && self.expendable(s) {
+            self.fresh_directory(s);
+        }
+        let server = &mut self.servers[s];
+        server.used = true;
+        let (images, len) = match recover(server.journal.bytes(), record.slots) {
+            Ok(found) => found,
+            Err(e) => return self.fail(format!("s{s} cannot recover its journal: {e}")),
+        };
+        server.journal.recovered(len);
+        server.boot = server.boot.next();
+        server.inc += 1;
+        server.paused = false;
+        server.deferred.clear();
+        let setup = Setup {
+            me: server.identity(),
+            timing: record.timing(),
+            started: server.clock.local(self.now),
+            standalone: false,
+            confirm_reads: self.plan.confirm_reads,
+            switches: self.options.switches,
+        };
+        let identity = server.identity();
+        self.trace.line(self.now, || format!("s{s} starts as node {} boot {}", identity.node, identity.boot));
+        self.checks.started(s, &identity, &images, self.ecs.views());
+        let replicas = (0u16..).map(Slot).zip(images);
+        let replicas: Vec<Replica> = replicas.map(|(slot, image)| Replica::new(slot, setup.clone(), image)).collect();
+        let server = &mut self.servers[s];
+        server.process = Some(Process {
+            replicas,
+            tick: None,
+            hot: 0,
+            queue: Vec::new(),
+            queue_marks: BTreeMap::new(),
+            flight_marks: BTreeMap::new(),
+            sync: None,
+            meta: 0,
+            views: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            conn: None,
+            welcomed: false,
+            waiting: BTreeMap::new(),
+            last_report: Report::default(),
+            reported: 0,
+        });
+        let inc = server.inc;
+        self.stats.bump("process starts");
+        let (now, rng) = (self.now, &mut self.rng);
+        let beat = self.timing.beacon.as_micros() as u64;
+        self.queue.at(now + rng.u64(0..beat), Event::Pulse { server: s, inc });
+        self.queue.at(now + rng.u64(0..50_000), Event::Heartbeat { server: s, inc });
+        self.queue.at(now + rng.u64(100..5_000), Event::Control { server: s, inc, conn: 0 });
+        for peer in 0..self.servers.len() {
+            if peer != s && self.servers[peer].process.is_some() {
+                let at = now + self.rng.u64(500..60_000);
+                self.queue.at(at, Event::LinkUp { server: s, peer });
+                self.queue.at(at, Event::LinkUp { server: peer, peer: s });
+            }
+        }
+        for slot in 0..record.slots {
+            self.after(s, Slot(slot));
+        }
+    }
+
+    /// The process dies. `written`: bytes on their way to the disk may still get there (a kill, not a power cut).
+    pub(super) fn stop_server(&mut self, s: usize, power: bool) {
+        let server = &mut self.servers[s];
+        let Some(process) = server.process.take() else { return };
+        if power {
+            server.journal.power_cut(&mut self.rng);
+        } else if !process.queue.is_empty() && server.mood != Mood::Full && self.rng.bool() {
+            let torn = self.rng.usize(..=process.queue.len());
+            server.journal.write(&process.queue[..torn]);
+        }
+        server.paused = false;
+        server.deferred.clear();
+        self.checks.stopped(s);
+        if let Some(conn) = process.conn {
+            // A kill closes the connection at once; after a power cut nobody says anything.
+            self.break_conn(conn, if power { None } else { Some(2_000) });
+        }
+    }
+
+    /// Gives a replica one event.
+    pub(super) fn handle(&mut self, s: usize, slot: Slot, event: Happening) {
+        let now = self.local(s);
+        let Some(process) = self.servers[s].process.as_mut() else { return };
+        let Some(replica) = process.replicas.get_mut(usize::from(slot.0)) else { return };
+        let mut out = std::mem::take(&mut self.scratch);
+        replica.handle(now, event, &mut out);
+        self.perform(s, slot, &mut out);
+        self.scratch = out;
+        self.after(s, slot);
+    }
+
+    /// Performs a replica's actions in order.
+    fn perform(&mut self, s: usize, slot: Slot, actions: &mut Vec<Action>) {
+        for action in actions.drain(..) {
+            match action {
+                Action::Journal(record) => self.append(s, record),
+                Action::Send { to, msg } => self.send_peer(s, to, msg),
+                Action::Reply { token, reply } => self.reply(s, token, reply),
+                Action::Ask(ask) => {
+                    self.stats.bump("asks");
+                    self.to_ecs(s, FromServer::Ask(vec![ask]));
+                }
+                Action::Alarm(text) => self.fail(format!("s{s} slot {slot} raises an alarm: {text}")),
+            }
+        }
+    }
+
+    fn send_peer(&mut self, s: usize, to: NodeId, msg: common::peer::PeerMsg) {
+        let from = self.servers[s].node;
+        self.checks.said(s, &self.servers[s].identity(), &msg);
+        self.stats.saw(&msg);
+        if let Some(peer) = self.servers.iter().position(|server| server.node == to) {
+            self.send(Party::Server(s), Party::Server(peer), Wire::Peer { from, to, msg });
+        }
+    }
+
+    /// Checks what must hold and schedules the next tick after a replica was touched.
+    pub(super) fn after(&mut self, s: usize, slot: Slot) {
+        self.check_slot(s, slot);
+        self.schedule_tick(s, slot);
+    }
+
+    pub(super) fn tick(&mut self, s: usize) {
+        let (now, local) = (self.now, self.local(s));
+        let Some(process) = self.servers[s].process.as_mut() else { return };
+        if process.tick.is_none_or(|tick| tick > now) {
+            return;
+        }
+        process.tick = None;
+        let due: Vec<Slot> = process
+            .replicas
+            .iter()
+            .filter(|replica| replica.deadline().is_some_and(|deadline| deadline <= local))
+            .map(Replica::slot)
+            .collect();
+        for slot in &due {
+            self.handle(s, *slot, Happening::Tick);
+        }
+        let Some(process) = self.servers[s].process.as_mut() else { return };
+        let stuck = |slot: &Slot| process.replicas[usize::from(slot.0)].deadline().is_some_and(|at| at <= local);
+        let still = due.iter().find(|slot| stuck(slot));
+        process.hot = if still.is_some() { process.hot + 1 } else { 0 };
+        if let Some(slot) = still.filter(|_| process.hot > 1_000) {
+            let text = format!("s{s} slot {slot}: a tick does not move the deadline it was for");
+            self.fail(text);
+        }
+        for slot in 0..self.record.slots {
+            self.schedule_tick(s, Slot(slot));
+        }
+    }
+
+    fn schedule_tick(&mut self, s: usize, slot: Slot) {
+        let now = self.now;
+        let server = &mut self.servers[s];
+        let (clock, inc) = (server.clock, server.inc);
+        let Some(process) = server.process.as_mut() else { return };
+        let Some(due) = process.replicas[usize::from(slot.0)].deadline() else { return };
+        let at = clock.real(due).max(now + 1);
+        if process.tick.is_none_or(|tick| at < tick) {
+            process.tick = Some(at);
+            self.queue.at(at, Event::Tick { server: s, inc });
+        }
+    }
+
+    // ---- the journal ----
+
+    fn append(&mut self, s: usize, record: Record) {
+        self.checks.journaled(s, &record);
+        self.stats.journaled(&record);
+        self.trace.line(self.now, || format!("s{s} slot {} journals {:?}", record.slot, record.change));
+        let Some(process) = self.servers[s].process.as_mut() else { return };
+        encode(&mut process.queue, &record);
+        process.queue_marks.insert(record.slot, record.mark);
+        self.start_sync(s);
+    }
+
+    /// Writes what waits and begins an fsync, unless one is under way or the disk is full.
+    pub(super) fn start_sync(&mut self, s: usize) {
+        let now = self.now;
+        let server = &mut self.servers[s];
+        let Some(process) = server.process.as_mut() else { return };
+        if process.sync.is_some() || process.queue.is_empty() || server.mood == Mood::Full {
+            return;
+        }
+        server.journal.write(&process.queue);
+        process.queue.clear();
+        process.flight_marks = std::mem::take(&mut process.queue_marks);
+        let upto = server.journal.bytes().len();
+        process.sync = Some(Sync { upto, since: now });
+        if let Some(takes) = server.mood.fsync(&mut self.rng) {
+            self.queue.at(now + takes, Event::Synced { server: s, inc: server.inc, upto });
+        }
+    }
+
+    pub(super) fn synced(&mut self, s: usize, upto: usize) {
+        self.servers[s].journal.synced(upto);
+        let Some(process) = self.servers[s].process.as_mut() else { return };
+        if process.sync.is_none_or(|sync| sync.upto != upto) {
+            return;
+        }
+        process.sync = None;
+        for (slot, mark) in std::mem::take(&mut process.flight_marks) {
+            self.handle(s, slot, Happening::Durable { mark });
+        }
+        self.start_sync(s);
+    }
+
+    // ---- beacons ----
+
+    pub(super) fn pulse(&mut self, s: usize) {
+        let local = self.local(s);
+        let server = &mut self.servers[s];
+        let Some(process) = server.process.as_mut() else { return };
+        let mut beacons = Vec::new();
+        for replica in &mut process.replicas {
+            replica.beacons(local, &mut beacons);
+        }
+        let mut frames: BTreeMap<NodeId, Vec<common::peer::Beacon>> = BTreeMap::new();
+        for (to, beacon) in beacons {
+            frames.entry(to).or_default().push(beacon);
+        }
+        for (to, slots) in frames {
+            self.send_pulse(s, to, Pulse::Beacon { sent: local, lease_ms: self.record.lease_ms, slots });
+        }
+        let clock = self.servers[s].clock;
+        let next = clock.real(local + self.timing.beacon);
+        self.queue.at(next, Event::Pulse { server: s, inc: self.servers[s].inc });
+        for slot in 0..self.record.slots {
+            self.after(s, Slot(slot));
+        }
+    }
+
+    fn send_pulse(&mut self, s: usize, to: NodeId, pulse: Pulse) {
+        let from = self.servers[s].node;
+        if let Some(peer) = self.servers.iter().position(|server| server.node == to) {
+            self.send(Party::Server(s), Party::Server(peer), Wire::Pulse { from, to, pulse });
+        }
+    }
+
+    pub(super) fn pulse_arrives(&mut self, s: usize, from: NodeId, pulse: Pulse) {
+        let local = self.local(s);
+        let mut out = std::mem::take(&mut self.scratch);
+        match pulse {
+            Pulse::Beacon { sent, slots, .. } => {
+                let mut acks = Vec::new();
+                for beacon in slots {
+                    let Some(replica) = self.replica_mut(s, beacon.slot) else { continue };
+                    acks.extend(replica.beacon(local, from, &beacon, &mut out));
+                    self.perform(s, beacon.slot, &mut out);
+                    self.after(s, beacon.slot);
+                }
+                if !acks.is_empty() {
+                    self.send_pulse(s, from, Pulse::BeaconAck { sent, answered: local, slots: acks });
+                }
+            }
+            Pulse::BeaconAck { sent, answered, slots } => {
+                for ack in slots {
+                    let Some(replica) = self.replica_mut(s, ack.slot) else { continue };
+                    replica.beacon_ack(local, from, sent, answered, &ack, &mut out);
+                    self.perform(s, ack.slot, &mut out);
+                    self.after(s, ack.slot);
+                }
+            }
+        }
+        self.scratch = out;
+    }
+
+    fn replica_mut(&mut self, s: usize, slot: Slot) -> Option<&mut Replica> {
+        self.servers[s].process.as_mut()?.replicas.get_mut(usize::from(slot.0))
+    }
+
+    // ---- the ECS link ----
+
+    pub(super) fn heartbeat(&mut self, s: usize) {
+        let (now, server) = (self.now, &self.servers[s]);
+        let Some(process) = server.process.as_ref() else { return };
+        let highest = process.replicas.iter().filter_map(|replica| replica.view().map(|view| view.epoch)).max();
+        let heartbeat = Heartbeat {
+            node: server.node,
+            store: server.store,
+            boot: server.boot,
+            meta: process.meta,
+            highest_epoch: highest.unwrap_or(Epoch(0)),
+            disk_stalled: process.sync.is_some_and(|sync| now - sync.since > 2_000_000),
+        };
+        let inc = server.inc;
+        if server.cluster.is_some() {
+            self.send(Party::Server(s), Party::Ecs, Wire::Heartbeat(heartbeat));
+        }
+        self.report(s);
+        self.queue.at(now + 100_000, Event::Heartbeat { server: s, inc });
+    }
+
+    /// Tells the ECS how the slots stand, on change and once a second.
+    fn report(&mut self, s: usize) {
+        let Some(process) = self.servers[s].process.as_mut() else { return };
+        let report = Report {
+            slots: process.replicas.iter().filter_map(Replica::report).collect(),
+            strays: process.replicas.iter().filter_map(|r| r.stray().map(|epoch| (r.slot(), epoch))).collect(),
+        };
+        if process.welcomed && (report != process.last_report || self.now > process.reported + 1_000_000) {
+            process.last_report = report.clone();
+            process.reported = self.now;
+            self.to_ecs(s, FromServer::Report(report));
+        }
+    }
+
+    pub(super) fn to_ecs(&mut self, s: usize, msg: FromServer) {
+        let Some(conn) = self.servers[s].process.as_ref().and_then(|process| process.conn) else { return };
+        self.send(Party::Server(s), Party::Ecs, Wire::ToEcs { conn, msg });
+    }
+
+    /// Makes a control connection if there is none, or if `conn` is the present one and is broken or unanswered.
+    pub(super) fn control(&mut self, s: usize, conn: u64) {
+        let broken = self.conn_broken(conn);
+        let info = self.servers[s].info(s);
+        let (inc, cluster) = (self.servers[s].inc, self.servers[s].cluster);
+        let Some(process) = self.servers[s].process.as_mut() else { return };
+        if process.conn.is_some_and(|present| present != conn || (process.welcomed && !broken)) {
+            return;
+        }
+        if let Some(old) = process.conn.take() {
+            self.break_conn(old, Some(1_000));
+        }
+        let conn = self.new_conn(s);
+        let Some(process) = self.servers[s].process.as_mut() else { return };
+        (process.conn, process.welcomed) = (Some(conn), false);
+        self.send(Party::Server(s), Party::Ecs, Wire::ToEcs { conn, msg: FromServer::Register { info, cluster } });
+        let again = self.now + self.rng.u64(300_000..900_000);
+        self.queue.at(again, Event::Control { server: s, inc, conn });
+    }
+
+    pub(super) fn from_ecs(&mut self, s: usize, conn: u64, msg: FromEcs) {
+        let Some(process) = self.servers[s].process.as_mut() else { return };
+        if process.conn != Some(conn) {
+            return;
+        }
+        self.trace.line(self.now, || format!("s{s} <- ecs {}", super::world::brief(&msg)));
+        match msg {
+            FromEcs::Welcome { cluster, meta } => {
+                process.welcomed = true;
+                self.servers[s].cluster = Some(cluster.cluster);
+                self.adopt(s, meta);
+            }
+            FromEcs::Update(meta) => {
+                if meta.full || meta.version == process.meta + 1 {
+                    self.adopt(s, meta);
+                }
+            }
+            FromEcs::HandOver { slots } => {
+                for (slot, epoch, to) in slots {
+                    self.handle(s, slot, Happening::HandOver { epoch, to });
+                }
+            }
+            FromEcs::Drop { slots } => {
+                for (slot, epoch) in slots {
+                    self.stats.bump("drop orders");
+                    self.handle(s, slot, Happening::Drop { epoch });
+                }
+            }
+            FromEcs::Refused { reason, fatal } => {
+                self.stats.bump("registrations refused");
+                if fatal {
+                    self.fail(format!("s{s} is refused for good: {reason}"));
+                }
+            }
+            FromEcs::Fenced { reason } => {
+                self.fail(format!("s{s} is fenced though it is its node's only process: {reason}"))
+            }
+        }
+    }
+
+    /// Takes metadata over and tells the replicas.
+    fn adopt(&mut self, s: usize, meta: Meta) {
+        let Some(process) = self.servers[s].process.as_mut() else { return };
+        process.meta = meta.version;
+        if meta.full {
+            process.nodes.clear();
+        }
+        process.nodes.extend(meta.nodes.into_iter().map(|info| (info.node, info)));
+        for gone in &meta.gone {
+            process.nodes.remove(gone);
+        }
+        for view in meta.views {
+            let Some(process) = self.servers[s].process.as_mut() else { return };
+            process.views.insert(view.slot, view.clone());
+            self.handle(s, view.slot, Happening::View(view));
+        }
+    }
+
+    // ---- clients ----
+
+    pub(super) fn request(&mut self, s: usize, client: usize, request: Request) {
+        let local = self.local(s);
+        let token = Token { conn: u32::try_from(client).unwrap_or(0), index: request.serial };
+        let slot = common::position::Position::of(&request.key).slot(self.record.slots);
+        let Some(process) = self.servers[s].process.as_mut() else { return };
+        process.waiting.insert(token, (client, request.serial));
+        let Some(replica) = process.replicas.get_mut(usize::from(slot.0)) else { return };
+        let op = match request.what {
+            Want::Put(value) => WriteOp::Put(value),
+            Want::Delete => WriteOp::Delete,
+            Want::Get => {
+                let mut out = std::mem::take(&mut self.scratch);
+                let reply = match replica.read(local, &request.key, token, &mut out) {
+                    Read::Value(value) => {
+                        Some(kvserver::replica::Reply::Value(Some(bytes::Bytes::copy_from_slice(value))))
+                    }
+                    Read::Missing => Some(kvserver::replica::Reply::Value(None)),
+                    Read::Refused(why) => Some(kvserver::replica::Reply::Refused(why)),
+                    Read::Later => None,
+                };
+                self.perform(s, slot, &mut out);
+                self.scratch = out;
+                match reply {
+                    Some(reply) => self.reply(s, token, reply),
+                    None => self.stats.bump("reads answered later"),
+                }
+                return self.after(s, slot);
+            }
+        };
+        let write = Write { key: request.key, op, request: request.request, retry: request.retry };
+        self.handle(s, slot, Happening::Write { write, token });
+    }
+
+    fn reply(&mut self, s: usize, token: Token, reply: kvserver::replica::Reply) {
+        let Some(process) = self.servers[s].process.as_mut() else { return };
+        match process.waiting.remove(&token) {
+            Some((client, serial)) => {
+                self.send(Party::Server(s), Party::Client(client), Wire::Response { serial, reply });
+            }
+            None => self.fail(format!("s{s} answers request {token:?} twice: {reply:?}")),
+        }
+    }
+
+    /// The server's clock.
+    pub(super) fn local(&self, s: usize) -> Time {
+        self.servers[s].clock.local(self.now)
+    }
+}

@@ -1,0 +1,72 @@
+//! Who talks to whom, and what passes between them.
+
+use std::fmt;
+
+use bytes::Bytes;
+use common::control::{FromEcs, FromServer, Heartbeat};
+use common::peer::{PeerMsg, Pulse};
+use common::{NodeId, RequestId};
+use kvserver::replica::Reply;
+
+/// An end of a message's way.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Party {
+    /// A server's machine, whatever process runs on it.
+    Server(usize),
+    /// The ECS.
+    Ecs,
+    /// A client.
+    Client(usize),
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Party::Server(i) => write!(f, "s{i}"),
+            Party::Ecs => write!(f, "ecs"),
+            Party::Client(i) => write!(f, "c{i}"),
+        }
+    }
+}
+
+/// A message under way.
+#[derive(Clone, Debug)]
+pub(super) enum Wire {
+    /// Replica to replica, on a connection authenticated for these nodes.
+    Peer { from: NodeId, to: NodeId, msg: PeerMsg },
+    /// Beacons and their answers.
+    Pulse { from: NodeId, to: NodeId, pulse: Pulse },
+    /// One-way.
+    Heartbeat(Heartbeat),
+    /// On control connection `conn`.
+    ToEcs { conn: u64, msg: FromServer },
+    /// On control connection `conn`.
+    FromEcs { conn: u64, msg: FromEcs },
+    /// A client's request.
+    Request(Request),
+    /// Its answer.
+    Response { serial: u64, reply: Reply },
+}
+
+/// A client's request to a server.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    /// The attempt's number: unique in the run.
+    pub serial: u64,
+    /// The key.
+    pub key: Bytes,
+    /// What is wanted.
+    pub what: Want,
+    /// Makes a write exactly-once.
+    pub request: Option<RequestId>,
+    /// Whether it may have been sent before.
+    pub retry: bool,
+}
+
+/// What a client wants.
+#[derive(Clone, Debug)]
+pub(super) enum Want {
+    Get,
+    Put(Bytes),
+    Delete,
+}

@@ -1,0 +1,435 @@
+//! The world: everything that exists in a run, and what happens to it event by event.
+
+use common::control::FromEcs;
+use common::time::Timing;
+use common::view::ClusterRecord;
+use common::{ClusterId, NodeId, Slot, StoreUuid};
+use kvserver::replica::{Action, Event as Happening};
+
+use super::client::Client;
+use super::ecs_host::EcsHost;
+use super::faults::FaultEvent;
+use super::net::{Fate, Net};
+use super::plan::Plan;
+use super::queue::{Event, Queue};
+use super::server::Server;
+use super::stats::Stats;
+use super::trace::Trace;
+use super::wire::{Party, Wire};
+use super::{Options, converge};
+use crate::history::History;
+use crate::invariants::{Checks, Copy};
+
+/// All there is.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) options: Options,
+    pub(super) plan: Plan,
+    pub(super) record: ClusterRecord,
+    pub(super) timing: Timing,
+    pub(super) now: u64,
+    pub(super) queue: Queue,
+    pub(super) rng: fastrand::Rng,
+    pub(super) net: Net,
+    pub(super) servers: Vec<Server>,
+    pub(super) ecs: EcsHost,
+    pub(super) clients: Vec<Client>,
+    pub(super) next_serial: u64,
+    next_node: u64,
+    pub(super) history: History,
+    pub(super) checks: Checks,
+    pub(super) stats: Stats,
+    pub(super) trace: Trace,
+    pub(super) healed: bool,
+    pub(super) scratch: Vec<Action>,
+    next_survey: u64,
+    violation: Option<String>,
+}
+
+/// A seed must exercise at least this many faults
+pub(super) const LEAST_FAULTS: u64 = 20;
+/// and operations;
+pub(super) const LEAST_OPERATIONS: u64 = 300;
+/// it goes on until it has, but not for ever (simulated microseconds).
+const LONGEST_TROUBLE: u64 = 60_000_000;
+/// How often all copies of a slot are compared with each other, in microseconds.
+const SURVEY: u64 = 10_000;
+/// When the first fault may come.
+const FORMING: std::ops::Range<u64> = 200_000..2_500_000;
+
+impl World {
+    pub(super) fn new(seed: u64, options: Options) -> World {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let plan = Plan::draw(&mut rng);
+        let record = ClusterRecord {
+            cluster: ClusterId(0xc1),
+            slots: plan.slots,
+            replicas: 2,
+            lease_ms: 250,
+            vnodes: plan.vnodes,
+        };
+        let servers = (0..plan.servers).map(|index| Server::new(index, &mut rng)).collect();
+        let trace = Trace::new(options.trace);
+        trace.line(0, || format!("seed {seed}: {plan:#?}"));
+        World {
+            options,
+            timing: record.timing(),
+            now: 0,
+            queue: Queue::default(),
+            net: Net::new(plan.net, plan.servers),
+            servers,
+            ecs: EcsHost::new(record.clone(), &mut rng),
+            clients: (0..plan.clients).map(|index| Client::new(index, plan.slots)).collect(),
+            next_serial: 1,
+            next_node: 100,
+            history: History::default(),
+            checks: Checks::new(plan.slots),
+            stats: Stats::default(),
+            trace,
+            healed: false,
+            scratch: Vec::new(),
+            next_survey: 0,
+            violation: None,
+            record,
+            plan,
+            rng,
+        }
+    }
+
+    /// Runs to the end or the first violation.
+    pub(super) fn run(&mut self) {
+        self.begin_run();
+        let trouble = self.plan.trouble;
+        self.run_while(|w| w.now < trouble || (!w.exercised() && w.now < LONGEST_TROUBLE));
+        if self.violation.is_none() && !self.exercised() {
+            let (faults, operations) = (self.stats.faults, self.stats.operations);
+            self.fail(format!("the run exercises too little: {faults} faults, {operations} operations"));
+        }
+        if self.violation.is_none() {
+            self.queue.at(self.now + 1, Event::Fault(FaultEvent::Heal));
+            self.run_while(|w| !w.healed);
+            converge::run(self);
+        }
+        if self.violation.is_none() {
+            self.check_history();
+        }
+    }
+
+    fn begin_run(&mut self) {
+        self.queue.at(0, Event::EcsStart);
+        for server in 0..self.plan.starters {
+            self.servers[server].starting = true;
+            let at = self.rng.u64(1_000..300_000);
+            self.queue.at(at, Event::Start { server });
+        }
+        for client in 0..self.clients.len() {
+            let at = self.rng.u64(100_000..500_000);
+            self.queue.at(at, Event::Client { client, serial: 0 });
+        }
+        let first = self.rng.u64(FORMING);
+        self.queue.at(first, Event::Fault(FaultEvent::Next));
+    }
+
+    fn exercised(&self) -> bool {
+        self.stats.faults >= LEAST_FAULTS && self.stats.operations >= LEAST_OPERATIONS
+    }
+
+    /// Lets time pass while `more` says so and nothing is wrong.
+    pub(super) fn run_while(&mut self, more: impl Fn(&World) -> bool) {
+        while self.violation.is_none() && more(self) {
+            let Some((at, event)) = self.queue.pop() else { return };
+            self.now = at.max(self.now);
+            self.step(event);
+            if self.now >= self.next_survey {
+                self.next_survey = self.now + SURVEY;
+                self.survey();
+            }
+        }
+    }
+
+    /// Looks at all copies of all slots at once.
+    fn survey(&mut self) {
+        let slots = (0..self.record.slots).map(Slot);
+        let found = slots.map(|slot| self.checks.survey(slot, &self.copies(slot))).find_map(Result::err);
+        if let Some(text) = found {
+            self.fail(text);
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        match event {
+            Event::Deliver { from, to, wire } => self.deliver(from, to, wire),
+            Event::Start { server } => self.start_server(server),
+            Event::EcsStart => self.start_ecs(),
+            Event::Resume { party } => self.resume(party),
+            Event::Client { client, serial } => self.client_wakes(client, serial),
+            Event::Fault(fault) => self.fault(fault),
+            Event::LinkUp { server, .. } if self.servers[server].process.is_none() => {}
+            Event::LinkUp { server, .. } if self.servers[server].paused => self.servers[server].deferred.push(event),
+            Event::LinkUp { server, peer } => self.link_up(server, peer),
+            Event::Tick { server, inc }
+            | Event::Pulse { server, inc }
+            | Event::Heartbeat { server, inc }
+            | Event::Control { server, inc, .. }
+            | Event::Synced { server, inc, .. } => {
+                if self.servers[server].inc != inc || self.servers[server].process.is_none() {
+                } else if self.servers[server].paused {
+                    self.servers[server].deferred.push(event);
+                } else {
+                    self.server_event(event);
+                }
+            }
+            Event::EcsTick { inc }
+            | Event::EcsSynced { inc, .. }
+            | Event::EcsClosed { inc, .. }
+            | Event::EcsProbed { inc, .. } => {
+                if self.ecs.inc != inc || self.ecs.process.is_none() {
+                } else if self.ecs.paused {
+                    self.ecs.deferred.push(event);
+                } else {
+                    self.ecs_event(&event);
+                }
+            }
+        }
+    }
+
+    fn server_event(&mut self, event: Event) {
+        match event {
+            Event::Tick { server, .. } => self.tick(server),
+            Event::Pulse { server, .. } => self.pulse(server),
+            Event::Heartbeat { server, .. } => self.heartbeat(server),
+            Event::Control { server, conn, .. } => self.control(server, conn),
+            Event::Synced { server, upto, .. } => self.synced(server, upto),
+            _ => {}
+        }
+    }
+
+    fn ecs_event(&mut self, event: &Event) {
+        match *event {
+            Event::EcsTick { .. } => self.ecs_tick(),
+            Event::EcsSynced { upto, .. } => self.ecs_synced(upto),
+            Event::EcsClosed { conn, .. } => self.ecs_closed(conn),
+            Event::EcsProbed { probe, .. } => self.ecs_probed(probe),
+            _ => {}
+        }
+    }
+
+    fn link_up(&mut self, server: usize, peer: usize) {
+        let node = self.servers[peer].node;
+        for slot in 0..self.record.slots {
+            self.handle(server, Slot(slot), Happening::LinkUp { peer: node });
+        }
+    }
+
+    /// Puts a message on its way.
+    pub(super) fn send(&mut self, from: Party, to: Party, wire: Wire) {
+        match self.net.fate(self.now, from, to, &wire, &mut self.rng) {
+            Fate::Arrives(at) => {
+                if self.net.repeats(&wire, &mut self.rng) {
+                    let again = at + self.net.delay(&mut self.rng);
+                    self.queue.at(again, Event::Deliver { from, to, wire: wire.clone() });
+                }
+                self.queue.at(at, Event::Deliver { from, to, wire });
+            }
+            Fate::Held => self.net.hold(from, to, wire),
+            Fate::Lost => {
+                self.stats.bump("messages lost");
+                if let Wire::ToEcs { conn, .. } | Wire::FromEcs { conn, .. } = wire {
+                    self.break_conn(conn, Some(1_500_000));
+                }
+            }
+        }
+    }
+
+    /// Messages that waited for a cut to be mended go out.
+    pub(super) fn release_held(&mut self) {
+        for (from, to, wire) in self.net.released() {
+            let at = self.now + self.rng.u64(100..50_000);
+            self.queue.at(at, Event::Deliver { from, to, wire });
+        }
+    }
+
+    fn deliver(&mut self, from: Party, to: Party, wire: Wire) {
+        match to {
+            Party::Server(s) if self.servers[s].process.is_none() => {
+                // A machine without the process refuses connections; one without power says nothing at all.
+                if let (Party::Client(c), Wire::Request(request), true) = (from, wire, self.rng.bool()) {
+                    self.unreachable(c, request.serial);
+                }
+                return;
+            }
+            Party::Server(s) if self.servers[s].paused => {
+                return self.servers[s].deferred.push(Event::Deliver { from, to, wire });
+            }
+            Party::Ecs if self.ecs.process.is_none() => {
+                if let Wire::ToEcs { conn, .. } = wire {
+                    self.break_conn(conn, Some(2_000));
+                }
+                return;
+            }
+            Party::Ecs if self.ecs.paused => return self.ecs.deferred.push(Event::Deliver { from, to, wire }),
+            _ => {}
+        }
+        match (to, wire) {
+            (Party::Server(s), Wire::Peer { from, to, msg }) if self.servers[s].node == to => {
+                self.trace.line(self.now, || format!("s{s} <- node {from} {msg:?}"));
+                self.handle(s, msg.slot(), Happening::Peer { from, msg });
+            }
+            (Party::Server(s), Wire::Pulse { from, to, pulse }) if self.servers[s].node == to => {
+                self.pulse_arrives(s, from, pulse);
+            }
+            (Party::Server(s), Wire::FromEcs { conn, msg }) => self.from_ecs(s, conn, msg),
+            (Party::Server(s), Wire::Request(request)) => {
+                if let Party::Client(c) = from {
+                    self.trace.line(self.now, || format!("s{s} <- c{c} {request:?}"));
+                    self.request(s, c, request);
+                }
+            }
+            (Party::Ecs, Wire::Heartbeat(heartbeat)) => self.ecs_handle(ecs::Event::Heartbeat(heartbeat)),
+            (Party::Ecs, Wire::ToEcs { conn, msg }) => self.to_ecs_arrives(conn, msg),
+            (Party::Client(c), Wire::Response { serial, reply }) => {
+                self.trace.line(self.now, || format!("c{c} <- {from} {reply:?}"));
+                self.response(c, serial, &reply);
+            }
+            _ => {}
+        }
+    }
+
+    /// A stopped process goes on: everything that came meanwhile is there at once.
+    pub(super) fn resume(&mut self, party: Party) {
+        let deferred = match party {
+            Party::Server(s) if self.servers[s].paused => {
+                self.servers[s].paused = false;
+                std::mem::take(&mut self.servers[s].deferred)
+            }
+            Party::Ecs if self.ecs.paused => {
+                self.ecs.paused = false;
+                std::mem::take(&mut self.ecs.deferred)
+            }
+            _ => return,
+        };
+        self.trace.line(self.now, || format!("-------- {party} goes on"));
+        for event in deferred {
+            self.queue.at(self.now, event);
+        }
+    }
+
+    /// Runs the cheap invariants on what `s` has of `slot`.
+    pub(super) fn check_slot(&mut self, s: usize, slot: Slot) {
+        let Some(process) = self.servers[s].process.as_ref() else { return };
+        let Some(replica) = process.replicas.get(usize::from(slot.0)) else { return };
+        let me = self.servers[s].identity();
+        let found = self.checks.touched(s, &me, replica);
+        if let Some(leader) = self.checks.leads(s, replica, self.local(s)) {
+            let others = (0..self.servers.len()).filter(|o| *o != s);
+            for o in others {
+                let Some(process) = self.servers[o].process.as_ref() else { continue };
+                let other = &process.replicas[usize::from(slot.0)];
+                if let Some(epoch) = self.checks.leads(o, other, self.local(o)) {
+                    let text = format!("I7: slot {slot}: s{s} at epoch {leader} and s{o} at epoch {epoch} both lead");
+                    return self.fail(text);
+                }
+            }
+        }
+        if let Err(text) = found {
+            self.fail(text);
+        }
+    }
+
+    /// Every copy that runs, for the checks that look at all of them.
+    pub(super) fn copies(&self, slot: Slot) -> Vec<Copy<'_>> {
+        let running =
+            self.servers.iter().enumerate().filter_map(|(s, server)| Some((s, server, server.process.as_ref()?)));
+        running
+            .map(|(index, server, process)| Copy {
+                server: index,
+                me: server.identity(),
+                replica: &process.replicas[usize::from(slot.0)],
+            })
+            .collect()
+    }
+
+    /// Whether the ring can do without this stopped server's disk: the ECS runs and every slot's ISR has another member
+    /// that runs. Losing the last in-sync copy is losing data by definition, and no fault that anything survives.
+    pub(super) fn expendable(&self, s: usize) -> bool {
+        let node = self.servers[s].node;
+        let safe = |other: &NodeId| {
+            *other != node && self.servers.iter().any(|server| server.node == *other && server.process.is_some())
+        };
+        let kept = |view: &common::View| view.isr.keys().any(safe);
+        self.ecs.awake()
+            && self.ecs.cluster().is_some_and(|cluster| !cluster.views().is_empty() && cluster.views().iter().all(kept))
+    }
+
+    /// The machine has lost its directory and gets a new identity with a new one.
+    pub(super) fn fresh_directory(&mut self, s: usize) {
+        self.next_node += 1;
+        let server = &mut self.servers[s];
+        server.journal.wipe();
+        server.node = NodeId(self.next_node);
+        server.store = StoreUuid(0x1000 + u128::from(self.next_node));
+        server.boot = common::BootId(0);
+        server.cluster = None;
+        self.checks.wiped(s);
+    }
+
+    fn check_history(&mut self) {
+        let findings = crate::history::check(&self.history);
+        self.stats.add("keys undecided", findings.undecided.len() as u64);
+        if let Some(text) = findings.violations.first() {
+            self.fail(text.clone());
+        }
+    }
+
+    // ---- the outcome ----
+
+    pub(super) fn fail(&mut self, text: String) {
+        self.trace.line(self.now, || format!("!!!!!!!! {text}"));
+        let at = self.time();
+        self.violation.get_or_insert_with(|| format!("at {at}: {text}"));
+    }
+
+    pub(super) fn failed(&self) -> bool {
+        self.violation.is_some()
+    }
+
+    pub(super) fn take_violation(&mut self) -> Option<String> {
+        self.violation.take()
+    }
+
+    pub(super) fn time(&self) -> String {
+        format!("{}.{:06} s", self.now / 1_000_000, self.now % 1_000_000)
+    }
+
+    pub(super) fn into_stats(mut self) -> Stats {
+        self.stats.simulated = self.now;
+        self.stats.events = self.queue.made();
+        self.stats
+    }
+}
+
+/// A line of the ECS, without the bulk of its metadata.
+pub(super) fn brief(msg: &FromEcs) -> String {
+    let views = |meta: &common::Meta| {
+        let each = meta.views.iter().map(|v| {
+            let isr: Vec<String> = v.isr.keys().map(ToString::to_string).collect();
+            let targets: Vec<String> = v.targets.iter().map(ToString::to_string).collect();
+            format!(
+                "[slot {} e{} <- e{} coord {} isr {} targets {}{}]",
+                v.slot,
+                v.epoch,
+                v.previous,
+                v.coordinator,
+                isr.join(","),
+                targets.join(","),
+                if v.released.is_some() { " released" } else { "" }
+            )
+        });
+        each.collect::<Vec<_>>().join(" ")
+    };
+    match msg {
+        FromEcs::Welcome { meta, .. } => format!("Welcome version {} {}", meta.version, views(meta)),
+        FromEcs::Update(meta) => format!("Update version {} {}", meta.version, views(meta)),
+        other => format!("{other:?}"),
+    }
+}

@@ -1,0 +1,161 @@
+//! Learning the ring: one server after another is asked until one knows. At most one question is out at a time,
+//! however many operations wait for the answer.
+
+use common::Time;
+
+use super::op::State;
+use super::{Action, NoRing, OpId, Router};
+use crate::address::Address;
+use crate::error::Error;
+use crate::ring::{Arc, Ring};
+
+/// A question that is out.
+#[derive(Debug)]
+pub(super) struct Refreshing {
+    from: Address,
+    /// When another server is asked.
+    pub(super) until: Time,
+    /// Servers that gave no ring in this round, and why.
+    failed: Vec<(Address, String)>,
+    /// Whether one of them could be reached at all.
+    reached: bool,
+}
+
+impl Router {
+    /// Makes the operation wait for a newer ring than the one that led it to `last`.
+    pub(super) fn await_ring(&mut self, now: Time, id: OpId, last: Option<&Address>, out: &mut Vec<Action>) {
+        let Some(op) = self.ops.get_mut(&id) else { return };
+        op.state = State::Ring { last: last.cloned() };
+        let deadline = op.deadline;
+        self.set_timer(id, deadline);
+        self.want_ring(now, last, out);
+    }
+
+    /// Asks for the ring, unless that is under way. `last` is the server that made it seem old: it is asked last.
+    pub(super) fn want_ring(&mut self, now: Time, last: Option<&Address>, out: &mut Vec<Action>) {
+        if self.refreshing.is_some() {
+            return;
+        }
+        let mut all = self.everyone();
+        self.rng.shuffle(&mut all);
+        all.sort_by_key(|address| Some(address) == last);
+        match all.first() {
+            Some(from) => self.ask_ring(now, from.clone(), Vec::new(), false, out),
+            None => self.no_ring(now, &[], false, out),
+        }
+    }
+
+    fn ask_ring(
+        &mut self,
+        now: Time,
+        from: Address,
+        failed: Vec<(Address, String)>,
+        reached: bool,
+        out: &mut Vec<Action>,
+    ) {
+        let until = now + self.settings.attempt;
+        self.refreshing = Some(Refreshing { from: from.clone(), until, failed, reached });
+        out.push(Action::Refresh { from });
+    }
+
+    pub(super) fn refresh_tick(&mut self, now: Time, out: &mut Vec<Action>) {
+        let Some(refreshing) = self.refreshing.as_ref().filter(|refreshing| refreshing.until <= now) else { return };
+        let from = refreshing.from.clone();
+        out.push(Action::Retire { server: from.clone() });
+        self.report(now, &from, "timeout", out);
+        let why = format!("no answer within {:.1} s", self.settings.attempt.as_secs_f64());
+        self.keyrange(now, &from, Err(NoRing::Unreachable(why)), out);
+    }
+
+    pub(super) fn keyrange(
+        &mut self,
+        now: Time,
+        from: &Address,
+        result: Result<(Vec<Arc>, Vec<Arc>), NoRing>,
+        out: &mut Vec<Action>,
+    ) {
+        // Only the answer that is waited for counts: a late one may be older than the ring we have.
+        let Some(refreshing) = self.refreshing.take_if(|refreshing| refreshing.from == *from) else { return };
+        let problem = match result {
+            Ok((coordinators, readers)) if !coordinators.is_empty() => {
+                self.ring = Ring::new(&coordinators, &readers);
+                self.ring_at = now;
+                return self.ring_is_here(now, out);
+            }
+            Ok(_) => NoRing::NotServing("knows no coordinator yet".to_owned()),
+            Err(problem) => problem,
+        };
+        self.ask_next(now, refreshing, problem, out);
+    }
+
+    fn ask_next(&mut self, now: Time, refreshing: Refreshing, problem: NoRing, out: &mut Vec<Action>) {
+        let Refreshing { from, mut failed, mut reached, .. } = refreshing;
+        let why = match problem {
+            NoRing::Unreachable(why) => why,
+            NoRing::NotServing(why) => {
+                reached = true;
+                why
+            }
+        };
+        failed.push((from, why));
+        let mut rest = self.everyone();
+        rest.retain(|address| failed.iter().all(|(asked, _)| asked != address));
+        match self.rng.choice(rest) {
+            Some(next) => self.ask_ring(now, next, failed, reached, out),
+            None => self.no_ring(now, &failed, reached, out),
+        }
+    }
+
+    fn waiting(&self) -> Vec<(OpId, Option<Address>)> {
+        let waits = |(id, op): (&OpId, &super::Op)| match &op.state {
+            State::Ring { last } => Some((*id, last.clone())),
+            _ => None,
+        };
+        self.ops.iter().filter_map(waits).collect()
+    }
+
+    fn ring_is_here(&mut self, now: Time, out: &mut Vec<Action>) {
+        for (id, last) in self.waiting() {
+            match last {
+                Some(last) => self.after_ring(now, id, &last, out),
+                None if self.is_connect(id) => self.route(now, id, out),
+                None => self.first_try(now, id, out),
+            }
+        }
+    }
+
+    /// An operation that had no target before: if it still has none, nobody serves its slot, and it pauses.
+    fn first_try(&mut self, now: Time, id: OpId, out: &mut Vec<Action>) {
+        match self.target(id) {
+            Some(to) => self.send(now, id, to, out),
+            None => {
+                if let Some(op) = self.ops.get_mut(&id) {
+                    op.trouble.note(&Address::from("keyrange"), "names no server for the key");
+                }
+                self.pause(now, id);
+            }
+        }
+    }
+
+    fn is_connect(&self, id: OpId) -> bool {
+        self.ops.get(&id).is_some_and(|op| matches!(op.command, super::Command::Connect))
+    }
+
+    /// A whole round brought no ring. A client that never reached anyone says so at once; others try again.
+    fn no_ring(&mut self, now: Time, failed: &[(Address, String)], reached: bool, out: &mut Vec<Action>) {
+        let hopeless = self.ring.is_empty() && !reached;
+        for (id, _) in self.waiting() {
+            let Some(op) = self.ops.get_mut(&id) else { continue };
+            for (address, why) in failed {
+                op.trouble.note(address, why.clone());
+            }
+            if hopeless && !op.maybe_executed {
+                let mut trouble = op.trouble.clone();
+                trouble.waited = now.since(op.started);
+                self.done(id, Err(Error::Unreachable(trouble)), out);
+            } else {
+                self.pause(now, id);
+            }
+        }
+    }
+}
