@@ -250,10 +250,8 @@ impl Ecs {
             Event::Heartbeat(beat) => self.heartbeat(now, &beat, out),
             Event::Probed { node, seen } => self.detector.probed(node, seen, now, &mut found),
             Event::Accuse { addr, why } => self.accuse(now, &addr, &why, &mut found),
-            Event::Tick => {}
-        }
-        if self.detector.deadline() <= now {
-            self.detector.tick(now, &mut found);
+            // Silence is judged here only: a caller hands over everything that has come before it ticks.
+            Event::Tick => self.detector.tick(now, &mut found),
         }
         let verdicts = self.act_on(now, found, out);
         if !verdicts.is_empty() || self.review <= now {
@@ -505,7 +503,7 @@ impl Ecs {
             let order = Order { from: view.coordinator, to, epoch: view.epoch, at: now };
             match self.orders.get(&view.slot) {
                 Some(last) if (last.from, last.to) == (order.from, to) => {
-                    flying += usize::from(last.epoch == order.epoch)
+                    flying += usize::from(last.epoch == order.epoch);
                 }
                 _ => due.push((self.waits.get(&view.slot).copied().unwrap_or(Time::ZERO), view.slot, order)),
             }

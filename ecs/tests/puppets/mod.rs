@@ -4,7 +4,7 @@
 //! new store, or copied. Durability is played too: every persisted command goes to a second cluster, from which a
 //! restarted ECS starts, so a forgotten `Persist` shows.
 
-#![allow(dead_code, unreachable_pub)] // each test binary uses its own part of it
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test binary uses its own part of it
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
