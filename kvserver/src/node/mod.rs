@@ -267,6 +267,11 @@ impl Node {
         self.links.admit(&me, purpose, from, table.as_ref())
     }
 
+    /// Beacons are wanted at once: somebody new can hear them, or must.
+    pub(crate) fn want_beacon(&self) {
+        self.beat.notify_one();
+    }
+
     /// Waits until beacons are wanted before their time.
     pub(crate) async fn beacon_wanted(&self) {
         self.beat.notified().await;

@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 use super::{Fatal, Node, NodeOptions, metrics};
 use crate::replica::Event;
 use crate::storage::checkpoint::Label;
+use crate::storage::manifest::segment_in;
 use crate::storage::{
-    CheckpointError, CheckpointWriter, Disk as _, Journal, JournalEvent, JournalStart, RealDisk, Record, Report,
+    CheckpointError, CheckpointWriter, Disk as _, FileOp, Journal, JournalEvent, JournalStart, RealDisk, Record, Report,
     SlotImage, recover,
 };
 
@@ -142,6 +143,7 @@ impl Store {
         let mut writer = CheckpointWriter::begin(&mut disk, label)?;
         let result = walk(&mut writer)?;
         writer.commit()?;
+        trim(&mut disk, first_segment);
         (last.generation, last.at) = (label.generation, Some(clock::now()));
         Ok(result)
     }
@@ -178,6 +180,17 @@ impl Store {
             "Bytes waiting for the disk.",
             self.journal.waiting_bytes(),
         );
+    }
+}
+
+/// Removes the segments that the checkpoint contains. What remains now is removed by the next one.
+fn trim(disk: &mut RealDisk, first: u64) {
+    let names = disk.names().unwrap_or_default();
+    let old = names.into_iter().filter(|name| segment_in(name).is_some_and(|segment| segment < first));
+    for op in old.map(FileOp::Remove).chain([FileOp::SyncDir]) {
+        if let Err(error) = disk.perform(op) {
+            log::warn!("an old journal segment stays for now: {error}");
+        }
     }
 }
 
