@@ -22,7 +22,6 @@ fn settings() -> Settings {
         limits: Limits::default(),
         bounds: Bounds { pending: 256, bytes: 1 << 20 },
         max_connections: 100,
-        ecs: Some("127.0.0.1:3000".into()),
     }
 }
 
@@ -130,8 +129,8 @@ SERVER_STOPPED its coordinator is not in sync yet
 
 #[tokio::test]
 async fn golden_session_tum() {
-    let server =
-        server(Settings { dialect: Dialect::Tum, greeting: Some("Hello".into()), ecs: None, ..settings() }).await;
+    let server = server(Settings { dialect: Dialect::Tum, greeting: Some("Hello".into()), ..settings() }).await;
+    server.stub.alone();
     let expected = "\
 Hello
 get_error k no such key
@@ -146,7 +145,7 @@ put_success k
 delete_success k
 keyrange_success 0,f,127.0.0.1:1;
 keyrange_read_success 0,f,127.0.0.1:2;
-ecs_error this server is standalone: it was started without -b
+ecs_error alone
 status_success {\"stub\":true}
 get_error an unset value no such key
 server_stopped
@@ -334,7 +333,7 @@ async fn a_client_that_never_reads_is_bounded_and_delays_nobody() {
     tokio::select! {
         () = flood => {}
         () = async {
-            let served = |s: &Server| s.port.metrics_text().lines().find(|l| l.contains("kind=\"get\"")).unwrap().to_owned();
+            let served = |s: &Server| (s.port.metrics())().lines().find(|l| l.contains("kind=\"get\"")).unwrap().to_owned();
             let mut before = String::new();
             let mut same = 0;
             while same < 20 {

@@ -170,6 +170,10 @@ impl Disk for MemDisk {
                 let inode = *self.names.get(&from).ok_or(io::ErrorKind::NotFound)?;
                 self.change(NameChange { name: to, inode: Some(inode), freed: Some(from) });
             }
+            FileOp::Link(from, to) => {
+                let inode = *self.names.get(&from).ok_or(io::ErrorKind::NotFound)?;
+                self.change(NameChange { name: to, inode: Some(inode), freed: None });
+            }
             FileOp::Remove(name) => self.change(NameChange { name, inode: None, freed: None }),
             FileOp::SyncDir => {
                 if let Some(kind) = self.failing.sync {
