@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use common::control::{FromEcs, FromServer, Report};
-use common::{NodeInfo, NodeState, Slot, Epoch, Time, clock};
+use common::{Epoch, NodeInfo, NodeState, Slot, Time, clock};
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;

@@ -307,7 +307,8 @@ impl Theatre {
                 let home_up = ecs.cluster().nodes().get(&homes[usize::from(view.slot.0)]);
                 view.targets == desired
                     && members == desired.iter().collect()
-                    && (home_up.is_none_or(|info| info.state == NodeState::Down) || Some(&view.coordinator) == desired.first())
+                    && (home_up.is_none_or(|info| info.state == NodeState::Down)
+                        || Some(&view.coordinator) == desired.first())
                     && ecs.reports().active(view)
             })
     }
@@ -317,7 +318,8 @@ impl Theatre {
         let mut lines = Vec::new();
         let cluster = self.cluster();
         for info in cluster.nodes().values() {
-            let counts = |role: fn(&View, NodeId) -> bool| cluster.views().iter().filter(|v| role(v, info.node)).count();
+            let counts =
+                |role: fn(&View, NodeId) -> bool| cluster.views().iter().filter(|v| role(v, info.node)).count();
             let homes = cluster.homes().iter().filter(|home| **home == info.node).count();
             lines.push(format!(
                 "n{} {:?}: home of {homes}, coordinates {}, in sync for {}, learns {}",
@@ -508,9 +510,10 @@ impl Puppet {
         let mine = |view: &&View| view.coordinator == self.id && view.coordinator_boot == self.boot;
         let mut asks = Vec::new();
         for view in self.views.values().filter(mine) {
-            let recently = self.asked.get(&view.slot).is_some_and(|(epoch, at)| {
-                *epoch == view.epoch && now.since(*at) < Duration::from_millis(200)
-            });
+            let recently = self
+                .asked
+                .get(&view.slot)
+                .is_some_and(|(epoch, at)| *epoch == view.epoch && now.since(*at) < Duration::from_millis(200));
             if recently {
                 continue;
             }

@@ -33,12 +33,7 @@ impl Slots {
     }
 
     /// Runs `f` on a slot and performs what it wants done, all under the slot's lock.
-    pub(super) fn with<R>(
-        &self,
-        node: &Node,
-        slot: Slot,
-        f: impl FnOnce(&mut Replica, &mut Vec<Action>) -> R,
-    ) -> R {
+    pub(super) fn with<R>(&self, node: &Node, slot: Slot, f: impl FnOnce(&mut Replica, &mut Vec<Action>) -> R) -> R {
         let mut out = ACTIONS.take();
         let mut replica = match self.slots[usize::from(slot.0)].lock() {
             Ok(replica) => replica,

@@ -35,8 +35,9 @@ impl Node {
     pub fn start(options: NodeOptions, replies: Arc<Replies>, main: &Handle) -> anyhow::Result<Arc<Node>> {
         let started = clock::now();
         let (store, me) = Store::open();
-        let listener = TcpListener::bind(options.peer_bind)
-            .with_context(|| format!("cannot listen for peers at {}: is the port taken? try --peer-port 0", options.peer_bind))?;
+        let listener = TcpListener::bind(options.peer_bind).with_context(|| {
+            format!("cannot listen for peers at {}: is the port taken? try --peer-port 0", options.peer_bind)
+        })?;
         listener.set_nonblocking(true)?;
         let peer_addr = format!("{}:{}", options.peer_host, listener.local_addr()?.port());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

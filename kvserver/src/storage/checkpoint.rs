@@ -129,8 +129,7 @@ impl<'d> CheckpointWriter<'d> {
             self.append(file, b",\n")?;
         }
         self.files[file].pieces += 1;
-        let piece =
-            Piece { offset: self.files[file].length, length: bytes.len() as u64, crc: crc32fast::hash(bytes) };
+        let piece = Piece { offset: self.files[file].length, length: bytes.len() as u64, crc: crc32fast::hash(bytes) };
         self.append(file, bytes)?;
         Ok(piece)
     }

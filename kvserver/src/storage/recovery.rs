@@ -14,8 +14,7 @@ use super::damage::{Failure, Findings, Loss, judge_read_error};
 use super::disk::{Disk, FileOp};
 use super::image::SlotImage;
 use super::manifest::{
-    FORMAT, Head, MANIFEST, Part, Piece, SlotLine, generation_in, segment_in, segment_name,
-    take_line,
+    FORMAT, Head, MANIFEST, Part, Piece, SlotLine, generation_in, segment_in, segment_name, take_line,
 };
 use super::replay::{Replay, Segment};
 use super::section::{LogPiece, read_records, salvage_records};
@@ -86,8 +85,7 @@ impl Recovered {
     /// gives up its position, and catches up from the others by content.
     pub fn demote_damaged(&mut self, node: NodeId, store: StoreUuid) {
         let sole: BTreeSet<Slot> = sole_copies(&self.images, node, store).into_iter().collect();
-        let findings =
-            Findings { keep_going: true, losses: self.losses.clone(), unlisted: self.unlisted_losses };
+        let findings = Findings { keep_going: true, losses: self.losses.clone(), unlisted: self.unlisted_losses };
         for (slot, image) in &mut self.images {
             if image.view.is_some() && !sole.contains(slot) && findings.touches(*slot) {
                 image.base = None;
@@ -189,7 +187,9 @@ impl<'d> Recovery<'d> {
         if let Some(bytes) = self.piece(slot, &file, line.records)? {
             match read_records(slot, &bytes) {
                 Ok(map) if map.len() as u64 == summary.count => image.map = map,
-                Ok(_) => self.damaged_records(slot, &file, line.records, &bytes, "the number of records", &mut image)?,
+                Ok(_) => {
+                    self.damaged_records(slot, &file, line.records, &bytes, "the number of records", &mut image)?
+                }
                 Err(what) => self.damaged_records(slot, &file, line.records, &bytes, &what, &mut image)?,
             }
         }
@@ -197,7 +197,7 @@ impl<'d> Recovery<'d> {
         let file = self.file_of(Part::Logs, generation);
         if let Some(bytes) = self.piece(slot, &file, piece)? {
             match LogPiece::read(slot, &bytes) {
-                Ok(log) => (image.retries, image.tail) = (log.retries, log.tail),
+                Ok(log) => (image.retries, image.tail) = (log.retries, log.tail.into()),
                 Err(what) => self.findings.damage(Some(slot), &file, piece.offset, what)?,
             }
         }
@@ -327,4 +327,3 @@ impl<'d> Recovery<'d> {
         }
     }
 }
-
