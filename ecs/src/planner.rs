@@ -115,7 +115,10 @@ fn border(homes: &[NodeId], newcomer: NodeId) -> Option<usize> {
     let pairs = runs.iter().zip(runs.iter().cycle().skip(1));
     let free =
         pairs.filter(|(left, right)| left.owner != right.owner && ![left.owner, right.owner].contains(&newcomer));
-    let best = free.max_by_key(|(left, right)| (load(left) + load(right), std::cmp::Reverse(right.first)));
+    // Of pairs that carry the same, the more even one ends more even; then the first, so that plans are reproducible.
+    let best = free.max_by_key(|(left, right)| {
+        (load(left) + load(right), load(left).min(load(right)), std::cmp::Reverse(right.first))
+    });
     let inside = || {
         let longest = runs.iter().filter(|run| run.owner != newcomer && run.length > 1).max_by_key(|run| run.length)?;
         Some((longest.first + longest.length.div_ceil(2)) % homes.len())
