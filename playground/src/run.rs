@@ -86,7 +86,7 @@ fn serve(args: &Args, cluster: &Arc<Mutex<Option<Cluster>>>, began: Instant) -> 
     if let Some(file) = &args.load {
         crate::shell::load(&addresses, file)?;
     }
-    if std::io::stdin().is_terminal() {
+    if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
         println!("`help` lists the commands; `quit` or Ctrl-D stops the cluster.");
         // From here on Ctrl-C belongs to the shell, which cancels the running command with it.
         SHELL_IS_OPEN.store(true, Ordering::Relaxed);

@@ -1,27 +1,32 @@
-//! The client's importer and shell, on the playground's servers.
+//! The client's shell and importer, on the playground's servers.
 
-use std::ffi::OsString;
+use std::io::{IsTerminal as _, stdin, stdout};
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use kvclient::cli::args::Import;
+use kvclient::cli::job::Job;
+use kvclient::cli::out::Out;
+use kvclient::shell::Options;
+use kvclient::{Address, Settings};
 
-use crate::node;
+/// Results are for people: scripts that want JSON use `kvclient` itself.
+const OUT: Out = Out { json: false };
 
-/// Imports `file` in a process of its own, which shows its progress here.
+/// Imports `file`.
 pub(crate) fn load(addresses: &[String], file: &Path) -> anyhow::Result<()> {
-    let program = std::env::current_exe().context("cannot find this program's own file")?;
-    let mut client = Command::new(program);
-    client.args([node::KVCLIENT, "--servers", &addresses.join(","), "import"]).arg(file);
-    let status = client.status().context("cannot start the import")?;
-    if !status.success() {
-        bail!("the import of {} failed ({})", file.display(), crate::process::describe(status));
-    }
-    Ok(())
+    let job = Job::Import(Import::of(file.to_path_buf()));
+    kvclient::cli::one_shot(seeds(addresses), Settings::default(), job, OUT)
+        .map_err(|problem| anyhow::anyhow!("--load {}: {}", file.display(), problem.message))
 }
 
-/// Opens the shell; on a pipe it runs what comes from there.
+/// Opens the shell; on a pipe it runs what comes from it.
 pub(crate) fn open(addresses: &[String]) -> ExitCode {
-    let args = ["kvclient".to_owned(), "--servers".to_owned(), addresses.join(",")];
-    kvclient::cli(args.map(OsString::from))
+    let interactive = stdin().is_terminal() && stdout().is_terminal();
+    let options = Options { seeds: seeds(addresses), settings: Settings::default(), out: OUT, interactive };
+    ExitCode::from(kvclient::shell::run(options))
+}
+
+fn seeds(addresses: &[String]) -> Vec<Address> {
+    addresses.iter().map(|address| Address::from(address.as_str())).collect()
 }

@@ -25,6 +25,7 @@ use fatal::Failure;
 use metrics::{Metrics, bump};
 pub use options::{Fatal, NodeOptions};
 use slots::Slots;
+pub(crate) use start::STANDALONE;
 pub(crate) use store::Store;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -265,6 +266,11 @@ impl Node {
         }
         let table = self.with_topology(|topology| topology.nodes.get(&from.node).cloned());
         self.links.admit(&me, purpose, from, table.as_ref())
+    }
+
+    /// Beacons are wanted at once: somebody new can hear them, or must.
+    pub(crate) fn want_beacon(&self) {
+        self.beat.notify_one();
     }
 
     /// Waits until beacons are wanted before their time.

@@ -38,7 +38,7 @@ impl Slots {
         let mut replica = match self.slots[usize::from(slot.0)].lock() {
             Ok(replica) => replica,
             Err(poisoned) => {
-                node.bug(format!("slot {slot}: its core panicked; its state cannot be trusted"));
+                node.bug(&format!("slot {slot}: its core panicked; its state cannot be trusted"));
                 poisoned.into_inner()
             }
         };
@@ -78,7 +78,7 @@ impl Node {
                     bump(&self.metrics.asks);
                     self.asks.push(ask);
                 }
-                Action::Alarm(text) => self.alarm(slot, text),
+                Action::Alarm(text) => self.alarm(slot, &text),
             }
         }
     }

@@ -24,6 +24,8 @@ pub enum FileOp<'a> {
     Truncate(String, u64),
     /// Give the first name's file the second name, replacing what had it.
     Rename(String, String),
+    /// Let the second name stand for the first one's present content too.
+    Link(String, String),
     /// Take the name away; no error if there is none.
     Remove(String),
     /// Put all creations, renames and removals on the disk.
@@ -96,6 +98,16 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+/// A hard link; a copy where the file system has none.
+fn link(from: &Path, to: &Path) -> io::Result<()> {
+    remove(to)?;
+    if fs::hard_link(from, to).is_err() {
+        fs::copy(from, to)?;
+        File::open(to)?.sync_all()?;
+    }
+    Ok(())
+}
+
 impl Disk for RealDisk {
     fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
@@ -138,6 +150,7 @@ impl Disk for RealDisk {
                 self.open.remove(&to);
                 fs::rename(self.path.join(from), self.path.join(to))
             }
+            FileOp::Link(from, to) => link(&self.path.join(from), &self.path.join(to)),
             FileOp::Remove(name) => {
                 self.open.remove(&name);
                 remove(&self.path.join(name))

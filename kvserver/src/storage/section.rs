@@ -93,7 +93,7 @@ impl SlotImage {
     }
 }
 
-/// One slot, encoded. Reused from slot to slot: it holds the memory of the largest one.
+/// One slot, encoded. Reused from slot to slot.
 #[derive(Clone, Debug, Default)]
 pub struct SlotEncoder {
     pub(super) summary: Option<Summary>,
@@ -134,6 +134,29 @@ impl SlotEncoder {
         if !parts.tail.is_empty() || !parts.retries.is_empty() {
             put_log(&mut self.log, slot, parts.retries, &parts.tail);
         }
+    }
+}
+
+/// An encoder's memory above this is given back before the next slot.
+const KEPT: usize = 8 << 20;
+
+impl SlotEncoder {
+    /// Forgets the last slot.
+    pub(super) fn clear(&mut self) {
+        self.summary = None;
+        self.records.clear();
+        self.records.shrink_to(KEPT);
+        self.log.clear();
+        self.log.shrink_to(KEPT);
+    }
+
+    /// Whether there is a slot, and anything ever happened to it.
+    pub(super) fn is_worth_writing(&self) -> bool {
+        self.summary.as_ref().is_some_and(|summary| summary.mark > 0)
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        (self.records.len() + self.log.len()) as u64
     }
 }
 
@@ -223,11 +246,25 @@ fn decode_key(text: &[u8]) -> Result<Box<[u8]>, String> {
     blob::from_base64(text).map(Vec::into_boxed_slice).map_err(|e| format!("the key {text:?} is not base64: {e}"))
 }
 
+/// The slots' pieces in a map's file, found by how they begin: each with its slot and offset.
+pub(super) fn salvage_pieces(file: &[u8]) -> Vec<(Slot, usize, &[u8])> {
+    let mut begins = Vec::new();
+    let mut at = 0;
+    for line in file.split_inclusive(|byte| *byte == b'\n') {
+        let slot = line.strip_prefix(b"{\"slot\":").and_then(|rest| rest.split(|byte| *byte == b',').next());
+        let slot = slot.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+        begins.extend(slot.map(|slot| (Slot(slot), at)));
+        at += line.len();
+    }
+    let ends = begins.iter().skip(1).map(|(_, at)| *at).chain([file.len()]);
+    begins.iter().zip(ends).map(|((slot, at), end)| (*slot, *at, &file[*at..end])).collect()
+}
+
 /// Whatever can still be read of a slot's damaged piece: the records, and how many lines are no records any more.
 pub(super) fn salvage_records(piece: &[u8]) -> (SlotMap, u64) {
     let (mut records, mut lost, mut binary) = (Vec::new(), 0, false);
     for line in piece.split(|byte| *byte == b'\n') {
-        if line.starts_with(b"}") || line.starts_with(b"{") {
+        if matches!(line.first(), Some(b'{' | b'}' | b']')) {
             binary = line.starts_with(b"},\"binary_keys\"");
             continue;
         }

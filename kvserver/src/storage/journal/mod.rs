@@ -91,7 +91,7 @@ struct Shared {
     waiting: AtomicU64,
     /// When the write or sync that is in progress began, in microseconds; 0: none is.
     busy_since: AtomicU64,
-    /// Bytes in the current segment.
+    /// Bytes of records in the current segment.
     segment_bytes: AtomicU64,
 }
 
@@ -220,7 +220,7 @@ impl Journal {
         }
     }
 
-    /// Bytes written since the last rotation (or start).
+    /// Bytes of records written since the last rotation (or start).
     #[must_use]
     pub fn bytes_since_rotation(&self) -> u64 {
         self.shared.segment_bytes.load(Ordering::Relaxed)

@@ -86,7 +86,7 @@ impl Writer {
         self.disk.perform(FileOp::Sync(name.clone()))?;
         self.disk.perform(FileOp::SyncDir)?;
         (self.segment, self.name, self.length) = (segment, name, head.len() as u64);
-        self.shared.segment_bytes.store(self.length, Ordering::Relaxed);
+        self.shared.segment_bytes.store(0, Ordering::Relaxed);
         Ok(())
     }
 
@@ -138,7 +138,7 @@ impl Writer {
         let bytes = self.group.len() as u64;
         self.length += bytes;
         self.total_bytes += bytes;
-        self.shared.segment_bytes.store(self.length, Ordering::Relaxed);
+        self.shared.segment_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
         self.group.clear();
         self.group.shrink_to(BUFFER_KEPT);
