@@ -231,6 +231,12 @@ mod tests {
     }
 
     #[test]
+    fn of_equally_loaded_neighbours_the_more_even_ones_are_chosen() {
+        let plan = join(&ring_of(&[13, 2, 10, 5, 2]), NEW, 1);
+        assert_eq!(shares(&plan.homes), [13, 2, 5, 5, 2, 5]);
+    }
+
+    #[test]
     fn the_last_server_cannot_leave() {
         assert_eq!(leave(&[NodeId(1); 8], NodeId(1)), None);
     }
