@@ -204,6 +204,11 @@ impl Log {
         self.image.tail.get(at)
     }
 
+    /// Whether some entry is uncommitted.
+    pub(super) fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
     /// Whether `key` has a value once everything in the log is applied.
     pub(super) fn will_exist(&self, key: &[u8]) -> bool {
         match self.dirty(key) {

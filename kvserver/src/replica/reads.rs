@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use common::{BootId, NodeId, Seq, Time};
+use common::position::Position;
 
 use super::action::Token;
 
@@ -11,10 +12,19 @@ pub(super) const MAX_WAITING: usize = 4096;
 /// Who asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Asker {
-    /// A client, for a key's value.
-    Client { key: Bytes, token: Token },
+    /// A client.
+    Client { want: Want, token: Token },
     /// A member, for what is committed.
     Member { node: NodeId, read: u64 },
+}
+
+/// What a client wants to read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Want {
+    /// A key's value.
+    Key(Bytes),
+    /// The records after this key, or from the first; `last` is the slot's last position.
+    Page { last: Position, after: Option<Bytes> },
 }
 
 /// What a read waits for.
