@@ -25,7 +25,6 @@ pub mod journal;
 mod json;
 pub mod manifest;
 pub mod map;
-#[cfg(any(test, feature = "switches"))]
 pub mod mem_disk;
 pub mod record;
 pub mod recovery;
