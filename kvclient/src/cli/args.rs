@@ -12,7 +12,7 @@ pub const DEFAULT_SERVER: &str = "localhost:5001";
 
 /// The client of Annulus. Without a command it opens a shell; on a pipe the shell reads its commands from stdin.
 #[derive(Parser, Debug)]
-#[command(name = "kvclient", version, after_help = EXIT_CODES)]
+#[command(name = "kvclient", version, args_override_self = true, after_help = EXIT_CODES)]
 pub struct Args {
     /// Any servers of the cluster; one that answers is enough to find the others.
     #[arg(short, long, value_name = "HOST:PORT", value_delimiter = ',', env = "ANNULUS_SERVERS", global = true)]
@@ -93,8 +93,19 @@ pub struct Import {
     #[arg(long)]
     pub resume: bool,
     /// How many records may be on their way at a time.
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = IN_FLIGHT, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub in_flight: u16,
+}
+
+/// Enough to keep a few servers' group commits full; more only waits in their queues.
+const IN_FLIGHT: u16 = 128;
+
+impl Import {
+    /// The import of a file without further flags.
+    #[must_use]
+    pub fn of(file: PathBuf) -> Import {
+        Import { file, format: None, raw: false, resume: false, in_flight: IN_FLIGHT }
+    }
 }
 
 /// `export`.

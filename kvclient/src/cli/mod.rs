@@ -63,7 +63,11 @@ fn run(args: Args, out: Out) -> Result<u8, Problem> {
     Ok(exit::OK)
 }
 
-fn one_shot(seeds: Vec<Address>, settings: Settings, job: Job, out: Out) -> Result<(), Problem> {
+/// Does one job and prints its result. Must not be called from inside an asynchronous runtime: it brings its own.
+///
+/// # Errors
+/// Why it failed; that is not printed yet.
+pub fn one_shot(seeds: Vec<Address>, settings: Settings, job: Job, out: Out) -> Result<(), Problem> {
     runtime()?.block_on(async {
         let work = async {
             let client = Client::new(seeds, settings);

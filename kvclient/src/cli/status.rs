@@ -7,16 +7,16 @@ use serde_json::{Value, json};
 use super::out::{Out, Problem};
 use crate::address::Address;
 use crate::client::Client;
+use crate::ring::Ring;
 use crate::router::{Answer, Reply};
 
 /// How long one server may take. They are asked at the same time.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) async fn print(client: &Client, out: Out) -> Result<(), Problem> {
-    // Makes sure that the ring is known, and fails as any command does when nobody is there.
-    client.keyrange().await?;
+    let ring = Ring::new(&client.keyrange().await?, &client.keyrange_read().await?);
     let mut asked = tokio::task::JoinSet::new();
-    for server in client.ring().servers().to_vec() {
+    for server in ring.servers().to_vec() {
         let client = client.clone();
         asked.spawn(async move {
             let answer = client.ask_server(&server, "status", PATIENCE).await;
