@@ -52,6 +52,8 @@ pub enum Answer<'a> {
     Ecs(&'a str),
     /// `ecs`: why there is none to tell.
     NoEcs(&'a str),
+    /// `scan`: a page, as [`super::encode_page`] makes it.
+    Page(&'a [u8]),
     /// `status`: one line of JSON.
     Status(&'a str),
     /// Not served at the moment. The courses' requests get the bare word, ours the reason too.
@@ -69,7 +71,8 @@ pub fn encode(out: &mut BytesMut, dialect: Dialect, form: Form, answer: &Answer<
     let mut line = Writer { out, dialect };
     match (answer, form) {
         (Answer::Value { key, value }, Form::Text) => line.value(key, value),
-        (Answer::Value { value, .. }, Form::Binary) => line.counted(value),
+        (Answer::Value { value, .. }, Form::Binary) => line.counted("GETB_SUCCESS", value),
+        (Answer::Page(page), _) => line.counted("SCAN_SUCCESS", page),
         (Answer::Missing { key }, Form::Text) => line.missing(key),
         (Answer::Missing { .. }, Form::Binary) => line.word("GETB_ERROR"),
         (Answer::Written { key, value, outcome }, Form::Text) => line.written(key, *value, *outcome),
@@ -137,8 +140,8 @@ impl Writer<'_> {
         });
     }
 
-    fn counted(&mut self, value: &[u8]) {
-        self.word("GETB_SUCCESS");
+    fn counted(&mut self, word: &str, value: &[u8]) {
+        self.word(word);
         // Writing to a growing buffer cannot fail.
         let _ = write!(self.out, " {}\r\n", value.len());
         self.out.extend_from_slice(value);

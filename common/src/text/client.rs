@@ -26,6 +26,8 @@ pub fn encode_request(out: &mut BytesMut, request: &Request<'_>) {
         Request::KeyrangeRead => line(out, "keyrange_read", &[]),
         Request::Ecs => line(out, "ecs", &[]),
         Request::Status => line(out, "status", &[]),
+        Request::Scan { at, after: None } => line(out, "scan", &[at.to_string().as_bytes()]),
+        Request::Scan { at, after: Some(after) } => counted(out, &format!("scan {at}"), after, None),
     }
 }
 
@@ -86,6 +88,7 @@ pub enum Word {
     EcsSuccess,
     EcsError,
     StatusSuccess,
+    ScanSuccess,
     ServerStopped,
     ServerWriteLock,
     ServerNotResponsible,
@@ -115,6 +118,7 @@ const WORDS: &[(&str, Word)] = &[
     ("ECS_SUCCESS", Word::EcsSuccess),
     ("ECS_ERROR", Word::EcsError),
     ("STATUS_SUCCESS", Word::StatusSuccess),
+    ("SCAN_SUCCESS", Word::ScanSuccess),
     ("SERVER_STOPPED", Word::ServerStopped),
     ("SERVER_WRITE_LOCK", Word::ServerWriteLock),
     ("SERVER_NOT_RESPONSIBLE", Word::ServerNotResponsible),
@@ -127,7 +131,7 @@ const WORDS: &[(&str, Word)] = &[
 pub struct Response<'a> {
     /// Its first word.
     pub word: Word,
-    /// The rest of the line; the value itself for [`Word::GetbSuccess`]; the whole line for [`Word::Other`].
+    /// The rest of the line; the value itself for [`Word::GetbSuccess`], the page for [`Word::ScanSuccess`]; the whole line for [`Word::Other`].
     pub rest: &'a [u8],
 }
 
@@ -194,7 +198,7 @@ impl ReplyParser {
         let line = trim_end(&rest[..end]);
         let response = response(line);
         let start = end + 1;
-        if response.word != Word::GetbSuccess {
+        if !matches!(response.word, Word::GetbSuccess | Word::ScanSuccess) {
             self.scanned = 0;
             return Ok((blank + start, Some(response)));
         }
@@ -205,7 +209,7 @@ impl ReplyParser {
             return Ok((blank, None));
         };
         self.scanned = 0;
-        Ok((blank + start + length, Some(Response { word: Word::GetbSuccess, rest: value })))
+        Ok((blank + start + length, Some(Response { word: response.word, rest: value })))
     }
 }
 

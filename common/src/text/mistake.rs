@@ -7,7 +7,7 @@ use thiserror::Error;
 pub enum Mistake {
     /// The first word is none of ours.
     #[error(
-        "unknown request `{0}`: known are put, get, delete, keyrange, keyrange_read, ecs, status, putb, getb, deleteb, req"
+        "unknown request `{0}`: known are put, get, delete, keyrange, keyrange_read, ecs, status, putb, getb, deleteb, req, scan"
     )]
     Unknown(String),
     /// A word that needs a key came without one.
@@ -47,6 +47,9 @@ pub enum Mistake {
     /// A length-prefixed key of no bytes.
     #[error("key of 0 bytes: keys have at least one (the announced bytes are skipped)")]
     EmptyKey,
+    /// The head of a `scan` is wrong.
+    #[error("`scan` with a wrong head: write `scan <position, up to 32 hex digits> [<key bytes>]`, and the key after it")]
+    ScanHead,
     /// The head of a `req` is wrong.
     #[error(
         "`req` with a wrong head: write `req <client, up to 32 hex digits> <number> <lowest unanswered number> [retry] <request>`"

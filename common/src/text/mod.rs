@@ -9,6 +9,7 @@
 mod answer;
 mod client;
 mod mistake;
+mod page;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -19,9 +20,11 @@ use std::str::FromStr;
 pub use answer::{Answer, encode};
 pub use client::{ReplyError, ReplyParser, Response, Word, encode_request};
 pub use mistake::Mistake;
+pub use page::{Page, decode_page, encode_page};
 pub use request::{Parsed, RequestParser};
 
 use crate::entry::RequestId;
+use crate::position::Position;
 
 /// The family of clients a port speaks to. It cannot be guessed from the requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -132,6 +135,13 @@ pub enum Request<'a> {
     Ecs,
     /// `status`: how does this server stand?
     Status,
+    /// `scan`: a page of the records of the slot in which `at` lies.
+    Scan {
+        /// A position of the slot.
+        at: Position,
+        /// Only records with a greater key; None: from the first.
+        after: Option<&'a [u8]>,
+    },
 }
 
 /// A request that changes something.

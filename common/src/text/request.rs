@@ -9,6 +9,7 @@ use memchr::memchr;
 use super::mistake::shown;
 use super::{Dialect, Form, Limits, Mistake, Once, Request, WriteRequest};
 use crate::entry::RequestId;
+use crate::position::Position;
 
 /// Finds the requests in a stream of bytes.
 #[derive(Clone, Debug)]
@@ -60,6 +61,7 @@ enum Counted {
     Get,
     Put,
     Delete,
+    Scan(Position),
 }
 
 impl RequestParser {
@@ -145,6 +147,7 @@ impl RequestParser {
             Counted::Get => Request::Get { key, form },
             Counted::Put => Request::Write(WriteRequest { key, value: Some(value), form, once }),
             Counted::Delete => Request::Write(WriteRequest { key, value: None, form, once }),
+            Counted::Scan(at) => Request::Scan { at, after: Some(key) },
         };
         (start + body.len(), Parsed::Request(request))
     }
@@ -181,6 +184,7 @@ impl RequestParser {
         }
         match word {
             _ if is(word, "getb") => counts(Counted::Get, rest, None),
+            _ if is(word, "scan") => scan(rest.unwrap_or_default()),
             _ if is(word, "req") => self.req(rest.unwrap_or_default()),
             _ if is(word, "keyrange") => alone("keyrange", rest, Request::Keyrange),
             _ if is(word, "keyrange_read") => alone("keyrange_read", rest, Request::KeyrangeRead),
@@ -260,16 +264,29 @@ fn counts<'a>(verb: Counted, rest: Option<&[u8]>, once: Option<Once>) -> Line<'a
         Counted::Get => ("getb", "<key bytes>"),
         Counted::Put => ("putb", "<key bytes> <value bytes>"),
         Counted::Delete => ("deleteb", "<key bytes>"),
+        Counted::Scan(_) => ("scan", "<position> <key bytes>"),
     };
     let (key, value) = split(rest.unwrap_or_default().trim_ascii_end());
     let value = match (verb, value) {
         (Counted::Put, Some(value)) => number(value),
-        (Counted::Get | Counted::Delete, None) => Some(0),
+        (Counted::Get | Counted::Delete | Counted::Scan(_), None) => Some(0),
         _ => None,
     };
     match (number(key), value) {
         (Some(key), Some(value)) => Line::Counted { verb, key, value, once },
         _ => mistake(Mistake::Lengths(name, form)),
+    }
+}
+
+/// `<position> [<key bytes>]`
+fn scan<'a>(rest: &[u8]) -> Line<'a> {
+    let (at, after) = split(rest.trim_ascii_end());
+    let digits = std::str::from_utf8(at).unwrap_or_default();
+    let at = u128::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+')).map(Position);
+    match (at, after.map(number)) {
+        (Some(at), None) => Line::Whole(Parsed::Request(Request::Scan { at, after: None })),
+        (Some(at), Some(Some(key))) => Line::Counted { verb: Counted::Scan(at), key, value: 0, once: None },
+        _ => mistake(Mistake::ScanHead),
     }
 }
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use common::Time;
+use common::position::Position;
 
 use crate::node::Node;
-use crate::replica::{Read, Token, Write};
+use crate::replica::{Read, Scan, Token, Write};
 
 /// A closed choice rather than a trait: there is one product.
 #[derive(Clone, Debug)]
@@ -24,6 +25,15 @@ impl Backend {
             Backend::Node(node) => node.read(now, key, token, f),
             #[cfg(test)]
             Backend::Stub(stub) => stub.read(key, token, f),
+        }
+    }
+
+    /// Reads a page.
+    pub(super) fn scan(&self, now: Time, at: Position, after: Option<&[u8]>, token: Token) -> Scan {
+        match self {
+            Backend::Node(node) => node.scan(now, at, after, token),
+            #[cfg(test)]
+            Backend::Stub(stub) => stub.scan(after, token),
         }
     }
 

@@ -117,7 +117,7 @@ impl Pending {
         let State::Waiting(asked) = state else { return };
         let what = asked.what;
         let mut asked = asked.clone();
-        if let Reply::Value(Some(value)) = &reply {
+        if let Reply::Value(Some(value)) | Reply::Page(value) = &reply {
             asked.cost += value.len();
             self.bytes += value.len();
         }
@@ -158,6 +158,7 @@ impl Asked {
             Reply::Written(outcome) => Answer::Written { key, value, outcome: *outcome },
             Reply::Value(Some(value)) => Answer::Value { key, value },
             Reply::Value(None) => Answer::Missing { key },
+            Reply::Page(page) => Answer::Page(page),
             Reply::Refused(refusal) => refused(*refusal, self.explain),
             Reply::Unknown(why) => Answer::Unknown { key, value, why },
         }

@@ -6,6 +6,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use common::Time;
+use common::position::Position;
 use common::text::{Answer, Dialect, Form, Limits, Parsed, Request, RequestParser, WriteRequest, encode};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -13,7 +14,7 @@ use super::Settings;
 use super::backend::Backend;
 use super::pending::{Asked, Pending, What, refused};
 use super::stats::Counts;
-use crate::replica::{Read, Reply, Write, WriteOp};
+use crate::replica::{Read, Reply, Scan, Write, WriteOp};
 use crate::replies::Registered;
 
 /// How much a buffer may keep when it is empty: a usual pipeline fits, and ten thousand idle connections stay small.
@@ -195,6 +196,7 @@ impl Session {
         match request {
             Request::Get { key, form } => return self.get(key, *form, now, backend, me),
             Request::Write(write) => return self.write(write, now, backend, me),
+            Request::Scan { at, after } => return self.scan(*at, *after, now, backend, me),
             Request::Ecs => match backend.ecs() {
                 Ok(addr) => self.answer(Form::Text, &Answer::Ecs(&addr)),
                 Err(why) => self.answer(Form::Text, &Answer::NoEcs(why)),
@@ -232,6 +234,28 @@ impl Session {
             let (hash, cost) = (xxh3_64(key), key.len());
             let key = repeated(form, key);
             self.pending.push(Asked { hash, what: What::Read, key, value: None, form, explain, cost });
+        }
+        true
+    }
+
+    /// A page may hold any key: it waits for every earlier request that is under way. Walks are rare.
+    fn scan(&mut self, at: Position, after: Option<&[u8]>, now: Time, backend: &Backend, me: &Registered) -> bool {
+        if self.pending.waiting() > 0 {
+            return false;
+        }
+        self.counts.gets += 1;
+        match backend.scan(now, at, after, me.token(self.pending.next_index())) {
+            Scan::Page(page) => self.answer(Form::Binary, &Answer::Page(&page)),
+            Scan::Refused(refusal) => self.answer(Form::Binary, &refused(refusal, true)),
+            Scan::Later => self.pending.push(Asked {
+                hash: 0,
+                what: What::Read,
+                key: Bytes::new(),
+                value: None,
+                form: Form::Binary,
+                explain: true,
+                cost: after.map_or(0, <[u8]>::len),
+            }),
         }
         true
     }

@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use common::Outcome;
+use common::position::Position;
+use common::text::encode_page;
 
-use crate::replica::{Read, Refusal, Reply, Token, Write, WriteOp};
+use crate::replica::{Read, Refusal, Reply, Scan, Token, Write, WriteOp};
 use crate::replies::Replies;
 
 /// See the module.
@@ -75,6 +77,19 @@ impl Stub {
 
     pub(super) fn ecs(&self) -> Result<String, &'static str> {
         if self.state.lock().unwrap().alone { Err("alone") } else { Ok("127.0.0.1:3000".into()) }
+    }
+
+    /// Everything is one slot.
+    pub(super) fn scan(&self, after: Option<&[u8]>, token: Token) -> Scan {
+        let state = self.state.lock().unwrap();
+        let records = state.map.iter().map(|(key, value)| (&key[..], &value[..]));
+        let page = encode_page(Position(u128::MAX), records.filter(|(key, _)| after.is_none_or(|after| *key > after)));
+        if state.holding {
+            drop(state);
+            self.replies.complete(token, Reply::Page(page));
+            return Scan::Later;
+        }
+        Scan::Page(page)
     }
 
     pub(super) fn read<R>(&self, key: &[u8], token: Token, f: impl FnOnce(Read<'_>) -> R) -> R {

@@ -20,18 +20,20 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use asks::Asks;
 use common::peer::{Identity, PeerMsg, Purpose};
+use common::position::Position;
 use common::{ClusterRecord, NodeId, Slot, Time, Timing, clock};
 use fatal::Failure;
 use metrics::{Metrics, bump};
 pub use options::{Fatal, NodeOptions};
 use slots::Slots;
+pub(crate) use start::STANDALONE;
 pub(crate) use store::Store;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use topology::Topology;
 
 use crate::links::Links;
-use crate::replica::{Event, Read, Refusal, Reply, Token, Write};
+use crate::replica::{Event, Read, Refusal, Reply, Scan, Token, Write};
 use crate::replies::Replies;
 
 /// Said while the ECS has not answered yet.
@@ -92,6 +94,15 @@ impl Node {
         let Some(serving) = self.serving.get() else { return f(Read::Refused(Refusal::Unavailable(UNREGISTERED))) };
         let result =
             serving.slots.with(self, serving.slots.of(key), |replica, out| f(replica.read(now, key, token, out)));
+        self.nudge();
+        result
+    }
+
+    /// Reads a page of the records of the slot in which `at` lies, after a key or from the first.
+    pub fn scan(&self, now: Time, at: Position, after: Option<&[u8]>, token: Token) -> Scan {
+        let Some(serving) = self.serving.get() else { return Scan::Refused(Refusal::Unavailable(UNREGISTERED)) };
+        let (slot, last) = serving.slots.at(at);
+        let result = serving.slots.with(self, slot, |replica, out| replica.scan(now, last, after, token, out));
         self.nudge();
         result
     }

@@ -32,6 +32,12 @@ impl Slots {
         Position::of(key).slot(self.count)
     }
 
+    /// The slot of a position, and the slot's last position.
+    pub(super) fn at(&self, position: Position) -> (Slot, Position) {
+        let slot = position.slot(self.count);
+        (slot, Position::last_of(slot, self.count))
+    }
+
     /// Runs `f` on a slot and performs what it wants done, all under the slot's lock.
     pub(super) fn with<R>(&self, node: &Node, slot: Slot, f: impl FnOnce(&mut Replica, &mut Vec<Action>) -> R) -> R {
         let mut out = ACTIONS.take();

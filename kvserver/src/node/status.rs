@@ -74,7 +74,10 @@ impl Node {
     #[must_use]
     pub fn status_json(&self) -> Value {
         let me = self.identity();
-        let (census, slots) = self.survey();
+        let (mut census, slots) = self.survey();
+        if !self.serving() {
+            (census.records, census.bytes) = self.store.found();
+        }
         let ready = self.ready();
         let (version, nodes) = self.with_topology(|topology| (topology.version, topology.nodes.clone()));
         let (ecs, connected) = {

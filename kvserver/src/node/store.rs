@@ -1,23 +1,19 @@
-//! The node's side of storage: opening, the journal's reports, checkpoints.
+//! The node's side of storage: the open directory, what the journal reports, when a checkpoint is written.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use common::peer::Identity;
-use common::{BootId, ClusterId, ClusterRecord, Epoch, NodeId, Slot, StoreUuid, Time, clock};
+use common::{ClusterId, ClusterRecord, Epoch, Slot, Time, clock};
 use serde_json::{Value, json};
 
-use super::{Fatal, Node, NodeOptions, metrics};
+use super::{Fatal, Node, NodeOptions, STANDALONE, metrics};
 use crate::replica::Event;
-use crate::storage::checkpoint::Label;
-use crate::storage::manifest::segment_in;
-use crate::storage::{
-    CheckpointError, CheckpointWriter, Disk as _, FileOp, Journal, JournalEvent, JournalStart, RealDisk, Record, Report,
-    SlotImage, recover,
-};
+use crate::storage::store::{Checkpointer, Done, Mended, StoreOptions, open};
+use crate::storage::data_dir::DataDir;
+use crate::storage::{CheckpointError, Journal, JournalEvent, Record, Report, SlotEncoder, SlotImage};
 
 /// How long a reader of peers' messages waits before it looks again whether the journal has room.
 const ROOM_PAUSE: Duration = Duration::from_millis(2);
@@ -25,21 +21,23 @@ const ROOM_PAUSE: Duration = Duration::from_millis(2);
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Store {
-    path: PathBuf,
+    dir: Mutex<DataDir>,
     journal: Journal,
-    report: Report,
+    recovered: Recovered,
     /// What recovery found, until the slots are made from it.
     images: Mutex<Option<BTreeMap<Slot, SlotImage>>>,
-    highest_epoch: Epoch,
-    bound: Option<(ClusterId, u16)>,
-    checkpoint: Mutex<Checkpointed>,
+    checkpointer: Mutex<Checkpointer>,
+    /// The last checkpoint and when it was done.
+    last: Mutex<(Done, Time)>,
 }
 
-#[derive(Debug)]
-struct Checkpointed {
-    generation: u64,
-    at: Option<Time>,
-    store: StoreUuid,
+/// What was found at the start.
+#[derive(Clone, Copy, Debug)]
+struct Recovered {
+    report: Report,
+    took: Duration,
+    bytes: u64,
+    highest_epoch: Epoch,
 }
 
 /// Where the journal's reports go: nowhere until the node exists.
@@ -48,65 +46,75 @@ pub(super) type Reports = Arc<Mutex<Weak<Node>>>;
 impl Store {
     /// Opens the directory and recovers what is in it.
     pub(super) fn open(options: &NodeOptions, reports: &Reports) -> anyhow::Result<(Store, Identity)> {
-        std::fs::create_dir_all(&options.data_dir)?;
-        let me = Identity {
-            cluster: None,
-            node: NodeId(fastrand::u64(..)),
-            store: StoreUuid(fastrand::u128(..)),
-            boot: BootId(1),
-        };
-        let mut disk = RealDisk::new(&options.data_dir);
-        let recovered = match recover(&disk) {
-            Ok(recovered) => recovered,
-            Err(failure) => bail!("{failure:?}"),
-        };
-        for chore in recovered.chores {
-            disk.perform(chore)?;
+        let alone = options.ecs.is_empty();
+        let how = StoreOptions { salvage: options.salvage, cluster: alone.then_some(STANDALONE) };
+        let opened = open(&options.data_dir, &how)?;
+        let me = opened.dir.identity();
+        if !alone && me.cluster == Some(STANDALONE) {
+            bail!(
+                "the data directory {} belongs to a server that runs alone: start it without -b, or give this server \
+                 another directory and load the data through a client",
+                options.data_dir.display()
+            );
         }
-        let start = JournalStart { segment: recovered.next_segment, after: recovered.after };
+        if let Some(mended) = &opened.mended {
+            tell(mended);
+        }
         let reports = reports.clone();
-        let listener = Arc::new(move |event| {
+        let (journal, checkpointer) = opened.start(Arc::new(move |event| {
             let node = reports.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
             if let Some(node) = node {
                 node.journal_says(event);
             }
-        });
-        let journal = Journal::start(Box::new(disk), start, listener)?;
-        let highest_epoch =
-            recovered.images.values().filter_map(|image| image.view.as_ref()).map(|view| view.epoch).max();
+        }))?;
+        let views = opened.images.values().filter_map(|image| image.view.as_ref());
+        let recovered = Recovered {
+            report: opened.report,
+            took: opened.took,
+            bytes: opened.images.values().map(|image| image.map.bytes()).sum(),
+            highest_epoch: views.map(|view| view.epoch).max().unwrap_or_default(),
+        };
         let store = Store {
-            path: options.data_dir.clone(),
+            dir: Mutex::new(opened.dir),
             journal,
-            report: recovered.report,
-            images: Mutex::new(Some(recovered.images)),
-            highest_epoch: highest_epoch.unwrap_or_default(),
-            bound: None,
-            checkpoint: Mutex::new(Checkpointed { generation: recovered.generation, at: None, store: me.store }),
+            recovered,
+            images: Mutex::new(Some(opened.images)),
+            checkpointer: Mutex::new(checkpointer),
+            last: Mutex::new((Done::default(), clock::now())),
         };
         Ok((store, me))
     }
 
     /// The cluster the directory belongs to, and its number of slots.
     pub(super) fn bound(&self) -> Option<(ClusterId, u16)> {
-        self.bound
+        lock(&self.dir).bound()
     }
 
-    /// The highest epoch that any slot had adopted.
+    /// The highest epoch that any slot had adopted when the directory was opened.
     pub(super) fn highest_epoch(&self) -> Epoch {
-        self.highest_epoch
+        self.recovered.highest_epoch
+    }
+
+    /// Records and bytes that were found.
+    pub(super) fn found(&self) -> (u64, u64) {
+        (self.recovered.report.records, self.recovered.bytes)
+    }
+
+    /// Whether the start had to read journal records: then a checkpoint spares the next start from it.
+    pub(crate) fn replayed(&self) -> bool {
+        self.recovered.report.journal_records > 0
     }
 
     /// The directory belongs to this cluster from now on. Hands out the slots as they were recovered; once.
     pub(super) fn bind(&self, cluster: &ClusterRecord) -> anyhow::Result<Vec<SlotImage>> {
-        let Some(mut images) = self.images.lock().unwrap_or_else(PoisonError::into_inner).take() else {
-            bail!("the slots have been made already");
-        };
-        let slots =
-            (0..cluster.slots).map(|slot| images.remove(&Slot(slot)).unwrap_or_else(SlotImage::empty)).collect();
-        if let Some(slot) = images.keys().next() {
-            bail!("the directory holds slot {slot}, but the cluster has only {} slots", cluster.slots);
+        lock(&self.dir).bind(cluster.cluster, cluster.slots)?;
+        let mut images = lock(&self.images).take().ok_or_else(|| anyhow!("the slots have been made already"))?;
+        let take = |slot| images.remove(&Slot(slot)).unwrap_or_else(SlotImage::empty);
+        let slots = (0..cluster.slots).map(take).collect();
+        match images.keys().next() {
+            Some(slot) => bail!("the directory holds slot {slot}, but the cluster has only {} slots", cluster.slots),
+            None => Ok(slots),
         }
-        Ok(slots)
     }
 
     /// Appends a record; called with the slot locked.
@@ -126,26 +134,21 @@ impl Store {
         }
     }
 
-    /// Bytes that a restart would have to replay.
-    pub(crate) fn journal_bytes(&self) -> u64 {
-        self.journal.bytes_since_rotation()
+    /// Whether the next checkpoint is due.
+    pub(crate) fn checkpoint_due(&self, now: Time) -> bool {
+        let (done, at) = *lock(&self.last);
+        done.next_is_due(self.journal.bytes_since_rotation(), now.since(at))
     }
 
-    /// Writes a checkpoint; `walk` adds the slots.
-    pub(crate) fn checkpoint<R>(
+    /// Writes a checkpoint; see [`Checkpointer::run`].
+    pub(crate) fn checkpoint(
         &self,
-        walk: impl FnOnce(&mut CheckpointWriter<'_>) -> Result<R, CheckpointError>,
-    ) -> Result<R, CheckpointError> {
-        let mut last = self.lock_checkpoint();
-        let first_segment = self.journal.rotate().map_err(CheckpointError::Failed)?;
-        let label = Label { generation: last.generation + 1, first_segment, store: last.store };
-        let mut disk = RealDisk::new(&self.path);
-        let mut writer = CheckpointWriter::begin(&mut disk, label)?;
-        let result = walk(&mut writer)?;
-        writer.commit()?;
-        trim(&mut disk, first_segment);
-        (last.generation, last.at) = (label.generation, Some(clock::now()));
-        Ok(result)
+        slots: u16,
+        encode: impl FnMut(Slot, &mut SlotEncoder),
+    ) -> Result<Done, CheckpointError> {
+        let done = lock(&self.checkpointer).run(&self.journal, (0..slots).map(Slot), encode)?;
+        *lock(&self.last) = (done, clock::now());
+        Ok(done)
     }
 
     /// Flushes the journal and ends it.
@@ -153,45 +156,50 @@ impl Store {
         self.journal.close();
     }
 
-    fn lock_checkpoint(&self) -> MutexGuard<'_, Checkpointed> {
-        self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn status_json(&self) -> Value {
-        let last = self.checkpoint.try_lock().ok().map(|last| (last.generation, last.at));
+        let (done, at) = *lock(&self.last);
+        let Recovered { report, took, .. } = self.recovered;
         json!({
             "bytes": self.journal.bytes_since_rotation(),
             "waiting_bytes": self.journal.waiting_bytes(),
-            "recovered": { "bytes": self.report.bytes, "records": self.report.records,
-                "journal_records": self.report.journal_records, "torn_bytes": self.report.torn_bytes },
+            "recovered": {
+                "bytes": report.bytes, "records": report.records, "journal_records": report.journal_records,
+                "torn_bytes": report.torn_bytes, "ms": millis(took),
+            },
             "checkpoint": {
-                "running": last.is_none(),
-                "generation": last.map(|(generation, _)| generation),
-                "age_ms": last.and_then(|(_, at)| at).map(|at| u64::try_from(clock::now().since(at).as_millis()).ok()),
+                "generation": done.generation, "bytes": done.bytes, "slots": done.slots, "ms": millis(done.took),
+                "age_ms": millis(clock::now().since(at)),
             },
         })
     }
 
     pub(super) fn metrics(&self, out: &mut String) {
-        metrics::gauge(out, "annulus_journal_bytes", "Bytes in the journal's current segment.", self.journal_bytes());
-        metrics::gauge(
-            out,
-            "annulus_journal_waiting_bytes",
-            "Bytes waiting for the disk.",
-            self.journal.waiting_bytes(),
-        );
+        let (journal, waiting) = (self.journal.bytes_since_rotation(), self.journal.waiting_bytes());
+        metrics::gauge(out, "annulus_journal_bytes", "Bytes in the journal's current segment.", journal);
+        metrics::gauge(out, "annulus_journal_waiting_bytes", "Bytes waiting for the disk.", waiting);
     }
 }
 
-/// Removes the segments that the checkpoint contains. What remains now is removed by the next one.
-fn trim(disk: &mut RealDisk, first: u64) {
-    let names = disk.names().unwrap_or_default();
-    let old = names.into_iter().filter(|name| segment_in(name).is_some_and(|segment| segment < first));
-    for op in old.map(FileOp::Remove).chain([FileOp::SyncDir]) {
-        if let Err(error) = disk.perform(op) {
-            log::warn!("an old journal segment stays for now: {error}");
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn tell(mended: &Mended) {
+    match mended {
+        Mended::BegunAnew { corruption } => {
+            log::error!("this store was damaged ({corruption}) and is begun anew; it is filled from the other servers");
+        }
+        Mended::Salvaged { losses, unlisted } => {
+            for loss in losses {
+                log::error!("salvage: lost {loss:?}");
+            }
+            log::error!("salvage: {} losses in all", losses.len() as u64 + unlisted);
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Node {

@@ -120,6 +120,8 @@ pub enum Reply {
     Written(Outcome),
     /// The value of the key a read asked for, if it has one.
     Value(Option<Bytes>),
+    /// The page a scan asked for; see [`common::text::Page`].
+    Page(Bytes),
     /// Nothing was executed.
     Refused(Refusal),
     /// The write may or may not have been executed; the text says why that is not known.
@@ -144,6 +146,17 @@ pub enum Read<'a> {
     Value(&'a [u8]),
     /// The key has no value.
     Missing,
+    /// Not to be answered here or now.
+    Refused(Refusal),
+    /// The answer comes as an [`Action::Reply`] for the token.
+    Later,
+}
+
+/// The immediate answer to a scan.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Scan {
+    /// The page.
+    Page(Bytes),
     /// Not to be answered here or now.
     Refused(Refusal),
     /// The answer comes as an [`Action::Reply`] for the token.

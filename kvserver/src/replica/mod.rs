@@ -23,16 +23,18 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use common::control::SlotReport;
 use common::peer::{Beacon, BeaconAck, Identity, PeerMsg};
+use common::position::Position;
+use common::text::encode_page;
 use common::view::Part;
 use common::{BootId, Epoch, NodeId, Rule, Seq, Slot, Switches, Time, Timing, View};
 
-pub use self::action::{Action, Event, Read, Refusal, Reply, Token, Write, WriteOp};
+pub use self::action::{Action, Event, Read, Refusal, Reply, Scan, Token, Write, WriteOp};
 use self::coordinator::{Coordinator, Ctx, Phase};
 use self::follower::Follower;
 use self::lease::Leases;
 use self::log::Log;
 use self::progress::{Standing, is_answer};
-use self::reads::{Asker, MAX_WAITING, Need, Reads, Waiting};
+use self::reads::{Asker, MAX_WAITING, Need, Reads, Waiting, Want};
 use crate::storage::SlotImage;
 use crate::storage::record::Change;
 
@@ -104,10 +106,10 @@ impl Replica {
         let mut this = Replica {
             slot,
             log: Log::new(slot, setup.switches, image),
+            reads: Reads::new(setup.me.boot),
             setup,
             view,
             leases: Leases::default(),
-            reads: Reads::default(),
             role: Role::Outside,
             writable: true,
             stopped: None,
@@ -290,22 +292,22 @@ impl Replica {
             match msg {
                 PeerMsg::SyncAck { at, commit, store, boot, .. } => {
                     follower.identity = Some((store, boot));
-                    if commit > ctx.log.end().seq {
+                    if commit > ctx.log.end().seq && follower.required() {
                         c.has_lost_entries(ctx, from, commit);
                     } else {
                         c.sync_acked(ctx, from, at);
                     }
                 }
                 PeerMsg::PutAck { end, .. } => {
-                    if follower.acked(ctx.now, end) {
+                    // Outside a stream it speaks of a position that a walk has made it give up.
+                    if follower.streaming && follower.acked(ctx.now, end) {
                         c.flush(ctx, from);
                         c.step(ctx);
                     }
                 }
                 PeerMsg::PutGap { have, .. } => {
                     // Everything up to `have` arrived; what is on its disk is told by acknowledgements only.
-                    if follower.streaming && have < follower.sent {
-                        follower.gap(have);
+                    if follower.streaming && follower.gap(ctx.now, have) {
                         c.flush(ctx, from);
                     }
                 }
@@ -338,21 +340,48 @@ impl Replica {
 
     /// Reads a key, inline if that is possible. `now` must have been read after the request arrived.
     pub fn read(&mut self, now: Time, key: &[u8], token: Token, out: &mut Vec<Action>) -> Read<'_> {
-        match self.leave(now, key) {
+        match self.leave(now, Some(key)) {
             Leave::Now => return self.value(key).map_or(Read::Missing, Read::Value),
             Leave::Refused(refusal) => return Read::Refused(refusal),
             Leave::AskCoordinator | Leave::Confirm | Leave::Wait => {}
         }
+        match self.wait_to_read(now, Want::Key(Bytes::copy_from_slice(key)), token, out) {
+            Some(refusal) => Read::Refused(refusal),
+            None => Read::Later,
+        }
+    }
+
+    /// Reads a page of the records after a key, or from the first: linearizable like a read, of all keys at once. `last` is
+    /// the slot's last position, which the page repeats. `now` must have been read after the request arrived.
+    pub fn scan(
+        &mut self,
+        now: Time,
+        last: Position,
+        after: Option<&[u8]>,
+        token: Token,
+        out: &mut Vec<Action>,
+    ) -> Scan {
+        match self.leave(now, None) {
+            Leave::Now => return Scan::Page(encode_page(last, self.log.image.map.after(after))),
+            Leave::Refused(refusal) => return Scan::Refused(refusal),
+            Leave::AskCoordinator | Leave::Confirm | Leave::Wait => {}
+        }
+        let want = Want::Page { last, after: after.map(Bytes::copy_from_slice) };
+        self.wait_to_read(now, want, token, out).map_or(Scan::Later, Scan::Refused)
+    }
+
+    /// Lets a read wait, unless too many do.
+    fn wait_to_read(&mut self, now: Time, want: Want, token: Token, out: &mut Vec<Action>) -> Option<Refusal> {
         if self.reads.waiting.len() >= MAX_WAITING {
-            return Read::Refused(Refusal::Unavailable("too many reads already wait for this slot"));
+            return Some(Refusal::Unavailable("too many reads already wait for this slot"));
         }
         let follows = matches!(self.role, Role::Follower(_));
         let patience = if follows { self.setup.timing.lease * 2 } else { self.setup.timing.patience };
-        let asker = Asker::Client { key: Bytes::copy_from_slice(key), token };
+        let asker = Asker::Client { want, token };
         self.reads.waiting.push(Waiting { asker, until: now + patience, need: Need::Leave });
         self.pump_reads(now, out);
         self.schedule(now);
-        Read::Later
+        None
     }
 
     fn value(&self, key: &[u8]) -> Option<&[u8]> {
@@ -367,8 +396,8 @@ impl Replica {
         self.log.image.map.get(key)
     }
 
-    /// R1, R2, R3, R5.
-    fn leave(&self, now: Time, key: &[u8]) -> Leave {
+    /// R1, R2, R3, R5, for one key or for all of them.
+    fn leave(&self, now: Time, key: Option<&[u8]>) -> Leave {
         if self.stopped.is_some() {
             return Leave::Refused(STOPPED);
         }
@@ -380,7 +409,8 @@ impl Replica {
             (_, None) => Leave::Refused(NO_VIEW),
             (Role::Follower(f), Some(view)) if f.part == Part::Member => {
                 let off = |rule| self.setup.switches.off(rule);
-                let clean = self.log.dirty(key).is_none() || off(Rule::DirtyRead) || off(Rule::DirtyOld);
+                let dirty = key.map_or_else(|| self.log.is_dirty(), |key| self.log.dirty(key).is_some());
+                let clean = !dirty || off(Rule::DirtyRead) || off(Rule::DirtyOld);
                 if !f.synced {
                     Leave::Wait
                 } else if confirm {
@@ -419,7 +449,12 @@ impl Replica {
             return true;
         }
         if waiting.need == Need::Leave {
-            let key: &[u8] = if let Asker::Client { key, .. } = &waiting.asker { key } else { &[] };
+            let key: Option<&[u8]> = match &waiting.asker {
+                Asker::Client { want: Want::Key(key), .. } => Some(key),
+                Asker::Client { want: Want::Page { .. }, .. } => None,
+                // Asked as a coordinator, where no key is dirty to a reader.
+                Asker::Member { .. } => Some(&[]),
+            };
             match self.leave(now, key) {
                 Leave::Now => return self.give(&waiting.asker, out),
                 Leave::Refused(refusal) => {
@@ -463,9 +498,14 @@ impl Replica {
 
     fn give(&self, asker: &Asker, out: &mut Vec<Action>) -> bool {
         match asker {
-            Asker::Client { key, token } => {
-                let value = self.value(key).map(Bytes::copy_from_slice);
-                out.push(Action::Reply { token: *token, reply: Reply::Value(value) });
+            Asker::Client { want, token } => {
+                let reply = match want {
+                    Want::Key(key) => Reply::Value(self.value(key).map(Bytes::copy_from_slice)),
+                    Want::Page { last, after } => {
+                        Reply::Page(encode_page(*last, self.log.image.map.after(after.as_deref())))
+                    }
+                };
+                out.push(Action::Reply { token: *token, reply });
             }
             Asker::Member { node, read } => {
                 let (slot, epoch) = (self.slot, self.epoch().unwrap_or_default());
@@ -513,8 +553,10 @@ impl Replica {
         self.coordinate(now, out, |c, ctx| {
             let Some(follower) = c.followers.get_mut(&from) else { return };
             follower.heard = ctx.now;
-            follower.beacon_acked = follower.beacon_acked.max(Some(sent));
-            follower.answered = follower.answered.max(Some(answered));
+            if follower.beacon_acked.is_none_or(|latest| sent >= latest) {
+                // The latest answer, not the highest clock: a machine that restarted counts from zero again.
+                (follower.beacon_acked, follower.answered) = (Some(sent), Some(answered));
+            }
             match ack.end {
                 Some(end) if follower.synced && follower.streaming => {
                     if follower.acked(ctx.now, end) {
@@ -523,7 +565,7 @@ impl Replica {
                 }
                 // It has restarted within the epoch and lost its session. Nothing may be outstanding that would tell.
                 None if follower.synced && follower.walk.is_none() => {
-                    follower.synced = false;
+                    follower.close(ctx.now);
                     c.sync(ctx, from);
                 }
                 _ => {}

@@ -4,6 +4,7 @@
 //! an anti-entropy round), so that writes pay nothing for them; a slot is small enough to be hashed in milliseconds.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use bytes::Bytes;
 use common::Op;
@@ -86,6 +87,12 @@ impl SlotMap {
     /// All records in key order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.records.iter().map(|(key, value)| (&**key, &**value))
+    }
+
+    /// The records whose keys are greater than `after`, or all, in key order.
+    pub fn after(&self, after: Option<&[u8]>) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.records.range::<[u8], _>((start, Bound::Unbounded)).map(|(key, value)| (&**key, &**value))
     }
 
     /// The leaf a key belongs to.

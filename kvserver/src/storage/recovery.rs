@@ -223,7 +223,7 @@ impl<'d> Recovery<'d> {
         let file = self.file_of(Part::Logs, generation);
         if let Some(bytes) = self.piece(slot, &file, piece)? {
             match LogPiece::read(slot, &bytes) {
-                Ok(log) => (image.retries, image.tail) = (log.retries, log.tail),
+                Ok(log) => (image.retries, image.tail) = (log.retries, log.tail.into()),
                 Err(what) => self.findings.damage(Some(slot), &file, piece.offset, what)?,
             }
         }
