@@ -185,8 +185,10 @@ pub struct Ecs {
     pub(crate) reports: Reports,
     pub(crate) conns: BTreeMap<Conn, Peer>,
     switches: Switches,
-    /// Hand-overs that were ordered: for which epoch, and when last.
-    orders: BTreeMap<Slot, (Epoch, Time)>,
+    /// Hand-overs that were ordered of late.
+    orders: BTreeMap<Slot, Order>,
+    /// When each slot was last ordered to move.
+    waits: BTreeMap<Slot, Time>,
     /// Whom each coordinator lately called silent.
     pub(crate) accusations: BTreeMap<NodeId, BTreeMap<NodeId, Time>>,
     /// Why this ECS must not act: its state is older than what servers have seen.
@@ -195,6 +197,15 @@ pub struct Ecs {
     changed: Time,
     /// When the director is to be asked next.
     review: Time,
+}
+
+/// A hand-over that was ordered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Order {
+    from: NodeId,
+    to: NodeId,
+    epoch: Epoch,
+    at: Time,
 }
 
 impl Ecs {
@@ -210,6 +221,7 @@ impl Ecs {
             conns: BTreeMap::new(),
             switches: Switches::default(),
             orders: BTreeMap::new(),
+            waits: BTreeMap::new(),
             accusations: BTreeMap::new(),
             refusing: None,
             changed: now,
@@ -238,16 +250,19 @@ impl Ecs {
             Event::Heartbeat(beat) => self.heartbeat(now, &beat, out),
             Event::Probed { node, seen } => self.detector.probed(node, seen, now, &mut found),
             Event::Accuse { addr, why } => self.accuse(now, &addr, &why, &mut found),
-            Event::Tick => {}
-        }
-        if self.detector.deadline() <= now {
-            self.detector.tick(now, &mut found);
+            // Silence is judged here only: a caller hands over everything that has come before it ticks.
+            Event::Tick => self.detector.tick(now, &mut found),
         }
         let verdicts = self.act_on(now, found, out);
         if !verdicts.is_empty() || self.review <= now {
             self.settle(now, verdicts, BTreeMap::new(), out);
             self.order_handovers(now, out);
         }
+        self.tell_news(out);
+    }
+
+    /// What the detector noted goes to the log before what follows from it.
+    fn tell_news(&mut self, out: &mut Vec<Action>) {
         let log = |incident: &Incident| Action::Log {
             level: log::Level::Info,
             text: format!("{}: {}", incident.node, incident.what),
@@ -309,7 +324,10 @@ impl Ecs {
 
     fn closed(&mut self, now: Time, conn: Conn, found: &mut Vec<Finding>) {
         if let Some(peer) = self.conns.remove(&conn) {
-            self.detector.closed(peer.node, now, found);
+            // A node that was forgotten and came back may have a newer connection than the one that ends.
+            if self.detector.conn(peer.node) == Some(conn) {
+                self.detector.closed(peer.node, now, found);
+            }
         }
     }
 
@@ -384,12 +402,13 @@ impl Ecs {
     fn accuse(&mut self, now: Time, addr: &str, why: &str, found: &mut Vec<Finding>) {
         let accused = self.cluster.nodes().values().find(|info| info.client_addr == addr);
         if let Some(node) = accused.map(|info| info.node) {
-            self.detector.accused(node, why, now, found);
+            self.detector.accused(node, &format!("a client says {}", shorten(why)), now, found);
         }
     }
 
     /// Turns what the detector found into actions, and verdicts into commands.
     pub(crate) fn act_on(&mut self, now: Time, found: Vec<Finding>, out: &mut Vec<Action>) -> Vec<Command> {
+        self.tell_news(out);
         let mut commands = Vec::new();
         for finding in found {
             match finding {
@@ -421,6 +440,7 @@ impl Ecs {
         out: &mut Vec<Action>,
     ) {
         self.review = now + REVIEW;
+        self.tell_news(out);
         if self.refusing.is_some() {
             return;
         }
@@ -474,25 +494,28 @@ impl Ecs {
         if self.refusing.is_some() {
             return;
         }
+        self.orders.retain(|_, order| now.since(order.at) < ORDER_PAUSE);
         let world = self.world(now);
         let placement = Placement::of(&world);
-        let mut wanted: Vec<(Time, Slot, Epoch, NodeId, NodeId)> = world
-            .handovers(&placement)
-            .map(|(view, next)| {
-                let ordered = self.orders.get(&view.slot).filter(|(epoch, _)| *epoch == view.epoch);
-                let last = ordered.map_or(Time::ZERO, |(_, at)| *at);
-                (last, view.slot, view.epoch, view.coordinator, next)
-            })
-            .collect();
+        // None is ordered twice in a while, even if its view has changed since: the answer may have been a refusal.
+        let (mut flying, mut due) = (0, Vec::new());
+        for (view, to) in world.handovers(&placement) {
+            let order = Order { from: view.coordinator, to, epoch: view.epoch, at: now };
+            match self.orders.get(&view.slot) {
+                Some(last) if (last.from, last.to) == (order.from, to) => {
+                    flying += usize::from(last.epoch == order.epoch);
+                }
+                _ => due.push((self.waits.get(&view.slot).copied().unwrap_or(Time::ZERO), view.slot, order)),
+            }
+        }
         // Those that were never ordered come first, so that slots that cannot move do not hold up the others.
-        wanted.sort_unstable();
-        self.orders.retain(|slot, _| wanted.iter().any(|want| want.1 == *slot));
-        let recent = |at: Time| at != Time::ZERO && now.since(at) < ORDER_PAUSE;
-        let room = self.config.handovers.saturating_sub(wanted.iter().filter(|want| recent(want.0)).count());
+        due.sort_unstable_by_key(|(last, slot, _)| (*last, *slot));
+        due.truncate(self.config.handovers.saturating_sub(flying));
         let mut orders: BTreeMap<NodeId, Vec<(Slot, Epoch, NodeId)>> = BTreeMap::new();
-        for (_, slot, epoch, from, to) in wanted.into_iter().filter(|want| !recent(want.0)).take(room) {
-            self.orders.insert(slot, (epoch, now));
-            orders.entry(from).or_default().push((slot, epoch, to));
+        for (_, slot, order) in due {
+            self.orders.insert(slot, order);
+            self.waits.insert(slot, now);
+            orders.entry(order.from).or_default().push((slot, order.epoch, order.to));
         }
         for (from, slots) in orders {
             if let Some(conn) = self.detector.conn(from) {
@@ -532,6 +555,11 @@ impl Draft {
             _ => Some(Command::All(self.commands)),
         }
     }
+}
+
+/// What a client says goes to the log and the timeline: a little of it, and nothing that steers a terminal.
+fn shorten(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(60).collect()
 }
 
 /// What became of the slots, in as few lines as possible.

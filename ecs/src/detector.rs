@@ -101,22 +101,25 @@ impl Detector {
             let stage = if down { Stage::Down { since: now } } else { Stage::Awaited };
             (node, Watch::new(boot, stage, now))
         };
-        let watches = known.into_iter().map(watch).collect();
-        Detector { grace: now + config.grace, config, watches, timeline: VecDeque::new(), unread: 0 }
+        let watches: BTreeMap<NodeId, Watch> = known.into_iter().map(watch).collect();
+        let grace = if watches.is_empty() { now } else { now + config.grace };
+        Detector { grace, config, watches, timeline: VecDeque::new(), unread: 0 }
     }
 
     /// A control connection was accepted.
     pub fn registered(&mut self, node: NodeId, boot: BootId, conn: Conn, now: Time) {
         let alone = !self.anybody();
+        let known = self.watches.get(&node).map(|watch| watch.stage.name());
         let watch = self.watches.entry(node).or_insert_with(|| Watch::new(boot, Stage::Awaited, now));
-        let what = format!("registered with boot {boot} ({})", watch.stage.name());
         watch.registered(boot, conn, now);
         let admitted = watch.admitted;
-        self.note(now, node, what);
+        self.note(now, node, format!("registered with boot {boot}, was {}", known.unwrap_or("unknown")));
         if admitted > now {
             self.note(now, node, format!("was down repeatedly: gets copies again in {:?}", admitted.since(now)));
         }
-        if alone {
+        if self.watches.values().all(|watch| watch.stage == Stage::Alive) {
+            self.grace = now;
+        } else if alone {
             self.grace = self.grace.max(now + self.config.grace);
         }
     }
@@ -193,7 +196,7 @@ impl Detector {
         out.push(Finding::Probe(node));
     }
 
-    /// A client accuses the server: a hint, which leads to a probe, at most one a second.
+    /// Somebody accuses the server: a hint, which leads to a probe, at most one a second.
     pub fn accused(&mut self, node: NodeId, why: &str, now: Time, out: &mut Vec<Finding>) {
         let Some(watch) = self.watches.get_mut(&node) else { return };
         let recently = watch.accused.is_some_and(|at| now.since(at) < ACCUSATION_PAUSE);
@@ -202,7 +205,7 @@ impl Detector {
         }
         watch.accused = Some(now);
         watch.hint = Some(now);
-        self.note(now, node, format!("a client accuses it: {}; probing it", shorten(why)));
+        self.note(now, node, format!("accused: {why}; probing it"));
         out.push(Finding::Probe(node));
     }
 
@@ -457,11 +460,6 @@ fn flap_delay(downs: usize) -> Duration {
         0 => Duration::ZERO,
         more => Duration::from_secs(1 << more.min(5)).min(FLAP_MAX),
     }
-}
-
-/// What a client says goes to the log and the timeline: a little of it, and nothing that steers a terminal.
-fn shorten(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(60).collect()
 }
 
 impl Stage {

@@ -170,7 +170,11 @@ impl World<'_> {
         if sketch.released {
             return;
         }
-        self.fail_over(placement, view, sketch);
+        // What a coordinator asked for is one step, and a failover the next: a member that has just been taken in does not
+        // take over in the same breath.
+        if !sketch.forced {
+            self.fail_over(placement, view, sketch);
+        }
         let info = self.cluster.nodes().get(&sketch.coordinator);
         let current = info.is_some_and(|info| info.boot == view.coordinator_boot);
         let fit = sketch.isr.get(&sketch.coordinator).is_some_and(|store| self.capable(sketch.coordinator, *store));
@@ -180,6 +184,9 @@ impl World<'_> {
         let moved = sketch.coordinator != view.coordinator;
         if !current && !moved && !self.switches.off(Rule::ResumeEpoch) {
             sketch.forced = true;
+        }
+        if self.awaits(sketch) {
+            return;
         }
         let settled = self.reports.active(view);
         if moved || sketch.forced || settled {
@@ -206,8 +213,7 @@ impl World<'_> {
         if !any_left && self.switches.off(Rule::Unclean) {
             return self.fail_over_unclean(sketch);
         }
-        // In the grace period those who are away may all come back in a moment, so none is taken out yet.
-        if !any_lost || !any_left || self.detector.in_grace(self.now) {
+        if !any_lost || !any_left || self.awaits(sketch) {
             return;
         }
         sketch.isr.retain(|node, store| !lost(*node, *store));
@@ -218,6 +224,11 @@ impl World<'_> {
                 None => *sketch = Sketch::of(view),
             }
         }
+    }
+
+    /// In the grace period those who are away may all come back in a moment: none of them is taken out yet.
+    fn awaits(&self, sketch: &Sketch) -> bool {
+        self.detector.in_grace(self.now) && sketch.isr.iter().any(|(node, store)| !self.capable(*node, *store))
     }
 
     /// What [`Rule::Unclean`] forbids: somebody who may lack acknowledged writes.

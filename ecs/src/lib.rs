@@ -5,6 +5,7 @@
 //! behind events and actions.
 
 mod asks;
+mod cli;
 pub mod cluster;
 pub mod core;
 pub mod detector;
@@ -12,6 +13,10 @@ pub mod director;
 pub mod planner;
 mod register;
 pub mod reports;
+pub mod server;
+pub mod status;
+pub mod store;
 
+pub use cli::cli;
 pub use cluster::{Cluster, Command};
 pub use core::{Action, Config, Conn, Ecs, Event, Probed};

@@ -1,3 +1,5 @@
-//! The external configuration service's binary.
+//! The `ecs` program.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    ecs::cli(std::env::args_os())
+}

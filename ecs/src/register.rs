@@ -30,7 +30,9 @@ impl Ecs {
         out: &mut Vec<Action>,
     ) {
         if let Err(Refusal { reason, fatal }) = self.admissible(&info, cluster) {
-            self.detector.note(now, info.node, format!("registration refused: {reason}"));
+            if self.refusing().is_none() {
+                self.detector.note(now, info.node, format!("registration refused: {reason}"));
+            }
             out.push(Action::Send { conn, msg: FromEcs::Refused { reason, fatal } });
             out.push(Action::Disconnect { conn });
             return;

@@ -42,6 +42,13 @@ impl Stage {
             ("kill", names) => names.iter().for_each(|name| theatre.kill(*name)),
             ("freeze", [name]) => self.puppet(*name)?.frozen = true,
             ("thaw", [name]) => self.puppet(*name)?.frozen = false,
+            // Power is lost: no connection is closed, no probe refused.
+            ("unplug", names) => {
+                for name in names {
+                    let puppet = self.puppet(*name)?;
+                    (puppet.running, puppet.cut) = (false, true);
+                }
+            }
             ("cut", [name]) => self.puppet(*name)?.cut = true,
             ("mend", [name]) => {
                 let puppet = self.puppet(*name)?;

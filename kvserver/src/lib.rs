@@ -3,6 +3,8 @@
 //! Pure cores: [`replica`] (one slot's replication protocol) and [`storage`] down to its file shell. Everything else in
 //! this crate moves bytes and time between them and the world.
 
+mod checkpointer;
+mod cli;
 pub mod client_port;
 pub mod config;
 mod links;
@@ -12,3 +14,5 @@ mod registrar;
 pub mod replica;
 pub mod replies;
 pub mod storage;
+
+pub use cli::cli;

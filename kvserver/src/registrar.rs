@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use common::control::{FromEcs, FromServer, Report};
-use common::{NodeInfo, NodeState, Slot, Epoch, Time, clock};
+use common::{Epoch, NodeInfo, NodeState, Slot, Time, clock};
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -68,7 +68,7 @@ async fn session(node: &Arc<Node>, addr: &str, backoff: &mut Backoff) -> anyhow:
     send(&mut write, &registration(node)).await?;
     match timeout(PATIENCE, lines.next()).await.context("no answer to the registration within 2 s")?? {
         FromEcs::Welcome { cluster, meta } => node.welcome(cluster, meta)?,
-        FromEcs::Refused { reason, fatal } => return refused(node, addr, reason, fatal),
+        FromEcs::Refused { reason, fatal } => return refused(node, addr, &reason, fatal),
         other => bail!("answered the registration with {other:?}"),
     }
     backoff.reset();
@@ -93,7 +93,7 @@ fn registration(node: &Node) -> FromServer {
     FromServer::Register { info, cluster: me.cluster }
 }
 
-fn refused(node: &Node, addr: &str, reason: String, fatal: bool) -> anyhow::Result<()> {
+fn refused(node: &Node, addr: &str, reason: &str, fatal: bool) -> anyhow::Result<()> {
     if fatal {
         node.fail(Fatal { reason: format!("the ECS at {addr} refuses this server: {reason}"), code: Fatal::REFUSED });
     }
@@ -115,8 +115,8 @@ async fn listen(node: &Arc<Node>, addr: &str, lines: &mut Lines) -> anyhow::Resu
                     node.event(clock::now(), slot, Event::Drop { epoch });
                 }
             }
-            FromEcs::Fenced { reason } => return refused(node, addr, reason, true),
-            FromEcs::Refused { reason, fatal } => return refused(node, addr, reason, fatal),
+            FromEcs::Fenced { reason } => return refused(node, addr, &reason, true),
+            FromEcs::Refused { reason, fatal } => return refused(node, addr, &reason, fatal),
         }
         node.flush();
     }

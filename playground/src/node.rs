@@ -38,9 +38,9 @@ pub fn dispatch(args: &[OsString]) -> Option<ExitCode> {
     }
     let args = std::iter::once(OsString::from(program)).chain(args[2..].iter().cloned()).collect::<Vec<_>>();
     Some(match role {
-        ECS => stub(args),
-        KVSERVER => stub(args),
-        _ => stub(args),
+        ECS => ecs::cli(args),
+        KVSERVER => kvserver::cli(args),
+        _ => kvclient::cli(args),
     })
 }
 
@@ -53,8 +53,4 @@ fn stop_with_stdin() {
     let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::TERM);
     std::thread::sleep(ORPHAN_PATIENCE);
     std::process::exit(1);
-}
-
-fn stub(_args: Vec<OsString>) -> ExitCode {
-    ExitCode::FAILURE
 }

@@ -199,6 +199,18 @@ impl Drop for Process {
     }
 }
 
+/// Waits until `condition` holds; whether it did within `patience`.
+pub fn until(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + patience;
+    while !condition() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(POLL);
+    }
+    true
+}
+
 /// How a process ended, for people: `exit code 3`, `killed by signal 9`.
 #[must_use]
 pub fn describe(status: ExitStatus) -> String {

@@ -6,6 +6,7 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,9 @@ const FAILED: u8 = 5;
 const ASK: Duration = Duration::from_millis(50);
 /// Nobody waits longer than this without being told what for.
 const TELL: Duration = Duration::from_secs(2);
+
+/// Whether a person types commands.
+static SHELL_IS_OPEN: AtomicBool = AtomicBool::new(false);
 
 /// Runs the playground to its end.
 #[must_use]
@@ -82,8 +86,10 @@ fn serve(args: &Args, cluster: &Arc<Mutex<Option<Cluster>>>, began: Instant) -> 
     if let Some(file) = &args.load {
         crate::shell::load(&addresses, file)?;
     }
-    if std::io::stdin().is_terminal() {
+    if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
         println!("`help` lists the commands; `quit` or Ctrl-D stops the cluster.");
+        // From here on Ctrl-C belongs to the shell, which cancels the running command with it.
+        SHELL_IS_OPEN.store(true, Ordering::Relaxed);
     }
     std::io::stdout().flush()?;
     Ok(crate::shell::open(&addresses))
@@ -170,10 +176,12 @@ fn stop_on_signals(cluster: &Arc<Mutex<Option<Cluster>>>) -> anyhow::Result<()> 
     };
     std::thread::spawn(move || {
         let number = runtime.block_on(async {
-            tokio::select! {
-                _ = interrupt.recv() => 2,
-                _ = terminate.recv() => 15,
-                _ = hangup.recv() => 1,
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => if !SHELL_IS_OPEN.load(Ordering::Relaxed) { return 2 },
+                    _ = terminate.recv() => return 15,
+                    _ = hangup.recv() => return 1,
+                }
             }
         });
         if let Some(mut cluster) = lock(&cluster).take() {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use common::control::Question;
+use serde::Deserialize;
 use serde_json::Value;
 
 /// How long one answer may take.
@@ -33,7 +34,7 @@ pub fn ask(ecs: &str) -> anyhow::Result<Value> {
 /// What the playground and the tests want to know of the status.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Summary {
-    /// The cluster's servers, in the order of their ids.
+    /// All servers that the ECS knows, in its order.
     pub servers: Vec<Server>,
     /// How many slots the ring has.
     pub slots: usize,
@@ -43,13 +44,29 @@ pub struct Summary {
     pub short: usize,
     /// Slots that another server coordinates than the one at home there.
     pub away: usize,
+    /// Whether a server is joining.
+    pub joining: bool,
+}
+
+/// The parts of a status that are looked at.
+#[derive(Deserialize)]
+struct Shape {
+    servers: Vec<Server>,
+    slots: Totals,
+    joining: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Totals {
+    total: usize,
+    active: usize,
+    short: usize,
+    away: usize,
 }
 
 /// One server of a [`Summary`].
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub struct Server {
-    /// Its node id, as the ECS prints it.
-    pub node: String,
     /// Where clients reach it.
     pub address: String,
     /// `joining`, `up`, `leaving` or `down`.
@@ -63,8 +80,17 @@ impl Summary {
     ///
     /// # Errors
     /// It has another shape.
-    pub fn of(_status: &Value) -> anyhow::Result<Summary> {
-        Ok(Summary::default())
+    pub fn of(status: &Value) -> anyhow::Result<Summary> {
+        let status = Shape::deserialize(status).context("the ecs's status has another shape: another version?")?;
+        let slots = status.slots;
+        Ok(Summary {
+            servers: status.servers,
+            slots: slots.total,
+            inactive: slots.total - slots.active.min(slots.total),
+            short: slots.short,
+            away: slots.away,
+            joining: status.joining.is_some(),
+        })
     }
 
     /// Whether `servers` servers are up and every slot is served and has all the copies it can have.
@@ -87,6 +113,9 @@ impl Summary {
         if up != servers {
             missing.push(format!("{up} of {servers} servers are up"));
         }
+        if self.joining {
+            missing.push("a server is joining".to_owned());
+        }
         if self.slots == 0 {
             missing.push("no slot has a view yet".to_owned());
         }
@@ -96,5 +125,40 @@ impl Summary {
             }
         }
         missing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn status(states: &[&str], active: usize, short: usize, away: usize) -> Value {
+        let server = |state: &&str| json!({"address": "a:1", "state": state, "coordinates": 3, "more": 1});
+        let servers: Vec<Value> = states.iter().map(server).collect();
+        let slots = json!({"total": 256, "active": active, "short": short, "away": away, "unavailable": 0});
+        json!({"servers": servers, "slots": slots, "joining": null, "epoch": 7})
+    }
+
+    #[test]
+    fn what_is_missing_is_said_in_words() {
+        let summary = Summary::of(&status(&["up", "joining"], 250, 12, 0)).unwrap();
+        assert_eq!(
+            summary.missing(2),
+            ["1 of 2 servers are up", "6 of 256 slots are not served yet", "12 of 256 slots lack a copy"]
+        );
+    }
+
+    #[test]
+    fn a_cluster_heals_before_it_settles() {
+        let away = Summary::of(&status(&["up", "down"], 256, 0, 9)).unwrap();
+        assert!(away.healed(1) && !away.settled(1) && !away.healed(2));
+        assert!(Summary::of(&status(&["up"], 256, 0, 0)).unwrap().settled(1));
+    }
+
+    #[test]
+    fn another_shape_is_an_error() {
+        assert!(Summary::of(&json!({"servers": []})).is_err());
     }
 }

@@ -48,8 +48,10 @@ pub enum Answer<'a> {
     Keyrange(&'a str),
     /// `keyrange_read`: the triples.
     KeyrangeRead(&'a str),
-    /// `ecs`: its address; None if there is no cluster.
-    Ecs(Option<&'a str>),
+    /// `ecs`: its address.
+    Ecs(&'a str),
+    /// `ecs`: why there is none to tell.
+    NoEcs(&'a str),
     /// `scan`: a page, as [`super::encode_page`] makes it.
     Page(&'a [u8]),
     /// `status`: one line of JSON.
@@ -80,8 +82,8 @@ pub fn encode(out: &mut BytesMut, dialect: Dialect, form: Form, answer: &Answer<
         (Answer::Unknown { value: None, why, .. }, _) => line.failed("unknown outcome: ", why),
         (Answer::Keyrange(triples), _) => line.text("KEYRANGE_SUCCESS", triples),
         (Answer::KeyrangeRead(triples), _) => line.text("KEYRANGE_READ_SUCCESS", triples),
-        (Answer::Ecs(Some(addr)), _) => line.text("ECS_SUCCESS", addr),
-        (Answer::Ecs(None), _) => line.text("ECS_ERROR", "this server is standalone: it was started without -b"),
+        (Answer::Ecs(addr), _) => line.text("ECS_SUCCESS", addr),
+        (Answer::NoEcs(why), _) => line.text("ECS_ERROR", why),
         (Answer::Status(json), _) => line.text("STATUS_SUCCESS", json),
         (Answer::Stopped(None), _) => line.word("SERVER_STOPPED"),
         (Answer::Stopped(Some(why)), _) => line.text("SERVER_STOPPED", why),

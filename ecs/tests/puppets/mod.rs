@@ -4,7 +4,7 @@
 //! new store, or copied. Durability is played too: every persisted command goes to a second cluster, from which a
 //! restarted ECS starts, so a forgotten `Persist` shows.
 
-#![allow(dead_code, unreachable_pub)] // each test binary uses its own part of it
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test binary uses its own part of it
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -96,7 +96,7 @@ impl Theatre {
         let puppet = self.puppets.entry(name).or_insert_with(|| Puppet::new(name));
         puppet.boot = puppet.boot.next();
         puppet.running = true;
-        puppet.frozen = false;
+        (puppet.frozen, puppet.cut) = (false, false);
         puppet.forget();
     }
 
@@ -148,7 +148,9 @@ impl Theatre {
             Action::Persist(command) => {
                 // As the log would have it.
                 let line = serde_json::to_string(&command).unwrap();
+                let before = self.durable.views().to_vec();
                 self.durable.apply(&serde_json::from_str(&line).unwrap());
+                before.iter().zip(self.durable.views()).for_each(|(old, new)| check_step(old, new));
             }
             Action::Send { conn, msg } => {
                 let Some(name) = self.conns.get(&conn).copied() else { return };
@@ -307,7 +309,8 @@ impl Theatre {
                 let home_up = ecs.cluster().nodes().get(&homes[usize::from(view.slot.0)]);
                 view.targets == desired
                     && members == desired.iter().collect()
-                    && (home_up.is_none_or(|info| info.state == NodeState::Down) || Some(&view.coordinator) == desired.first())
+                    && (home_up.is_none_or(|info| info.state == NodeState::Down)
+                        || Some(&view.coordinator) == desired.first())
                     && ecs.reports().active(view)
             })
     }
@@ -317,7 +320,8 @@ impl Theatre {
         let mut lines = Vec::new();
         let cluster = self.cluster();
         for info in cluster.nodes().values() {
-            let counts = |role: fn(&View, NodeId) -> bool| cluster.views().iter().filter(|v| role(v, info.node)).count();
+            let counts =
+                |role: fn(&View, NodeId) -> bool| cluster.views().iter().filter(|v| role(v, info.node)).count();
             let homes = cluster.homes().iter().filter(|home| **home == info.node).count();
             lines.push(format!(
                 "n{} {:?}: home of {homes}, coordinates {}, in sync for {}, learns {}",
@@ -350,6 +354,21 @@ impl Theatre {
             return Err("what is durable is not what the core works with".into());
         }
         Ok(())
+    }
+}
+
+/// What must hold from each view to the next: nobody coordinates or counts as in sync who was not, or did not learn.
+fn check_step(old: &View, new: &View) {
+    if old.epoch == new.epoch {
+        assert_eq!(old, new, "a view changed without a fresh epoch");
+        return;
+    }
+    assert_eq!(new.previous, old.epoch, "{new:?} does not follow {old:?}");
+    assert_eq!(new.isr.get(&new.coordinator), old.isr.get(&new.coordinator), "an unclean coordinator: {old:?} {new:?}");
+    let joined = new.isr.iter().filter(|(node, store)| old.isr.get(node) != Some(store));
+    joined.for_each(|(node, _)| assert!(old.targets.contains(node), "{node} never learned: {old:?} {new:?}"));
+    if new.released.is_some() {
+        assert_eq!((new.released, &new.isr), (Some(old.epoch), &old.isr), "a hand-over changes nothing else");
     }
 }
 
@@ -508,9 +527,10 @@ impl Puppet {
         let mine = |view: &&View| view.coordinator == self.id && view.coordinator_boot == self.boot;
         let mut asks = Vec::new();
         for view in self.views.values().filter(mine) {
-            let recently = self.asked.get(&view.slot).is_some_and(|(epoch, at)| {
-                *epoch == view.epoch && now.since(*at) < Duration::from_millis(200)
-            });
+            let recently = self
+                .asked
+                .get(&view.slot)
+                .is_some_and(|(epoch, at)| *epoch == view.epoch && now.since(*at) < Duration::from_millis(200));
             if recently {
                 continue;
             }

@@ -47,7 +47,7 @@ impl Commits {
     pub(super) fn journaled(&mut self, server: usize, record: &Record) -> Result<(), String> {
         let slot = record.slot;
         match record.change {
-            Change::WalkBegin {} | Change::Drop { .. } => *self.seen(server, slot) = Seq(0),
+            Change::WalkBegin { .. } | Change::Drop { .. } => *self.seen(server, slot) = Seq(0),
             Change::Truncate { after } => {
                 let seen = *self.seen(server, slot);
                 if after < seen {

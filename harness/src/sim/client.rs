@@ -144,7 +144,7 @@ impl World {
         let anyone = if there.is_empty() { 0 } else { there[self.rng.usize(..there.len())] };
         let slot = self.slot_of(key);
         let Some(known) = self.clients[c].route[usize::from(slot.0)] else { return anyone };
-        let stray = self.rng.u32(0..100) < if read { self.plan.stray + 40 } else { self.plan.stray };
+        let stray = !self.clients[c].resting && self.rng.u32(0..100) < if read { self.plan.stray + 40 } else { self.plan.stray };
         if stray { anyone } else { known }
     }
 
@@ -175,10 +175,9 @@ impl World {
 
     /// Tries once more after a pause, or gives up.
     fn again(&mut self, c: usize, pause: u64) {
-        let resting = self.clients[c].resting;
         let Some(current) = self.clients[c].current.clone() else { return };
         let plain = current.request.is_none() && !matches!(current.what, Want::Get);
-        if current.attempts >= ATTEMPTS || (plain && current.doubt) || (resting && current.attempts > 4) {
+        if current.attempts >= ATTEMPTS || (plain && current.doubt) {
             return self.give_up(c, &current);
         }
         let server = self.choose(c, current.key, matches!(current.what, Want::Get));
@@ -230,6 +229,7 @@ impl World {
                 Some(seen) => self.done(c, op, server, Action::Get { seen: Some(seen) }),
                 None => self.fail(format!("c{c} op {op} reads {value:?} from s{server}, which nobody wrote")),
             },
+            Reply::Page(_) => self.fail(format!("c{c} op {op} is answered with a page from s{server}")),
             Reply::Refused(Refusal::NotResponsible) => {
                 self.stats.bump("refused: not responsible");
                 self.learn(c, server);

@@ -72,9 +72,9 @@ impl Prompt {
     /// Keeps the history. The editor writes the file readable for its owner alone.
     pub(super) fn save(&mut self) {
         let Some(history) = &self.history else { return };
-        let made = history.parent().map_or(Ok(()), |directory| {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
-        });
+        let made = history
+            .parent()
+            .map_or(Ok(()), |directory| fs::DirBuilder::new().recursive(true).mode(0o700).create(directory));
         let saved = made.map_err(ReadlineError::from).and_then(|()| self.editor.save_history(history));
         if let Err(error) = saved {
             log::warn!("cannot keep the history in {}: {error}", history.display());
@@ -114,9 +114,8 @@ fn complete(typed: &str) -> (usize, Vec<String>) {
         "loglevel" => common::logging::NAMES.split(", ").collect(),
         _ => Vec::new(),
     };
-    let fits = |candidate: &&str| {
-        candidate.get(..word.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(word))
-    };
+    let fits =
+        |candidate: &&str| candidate.get(..word.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(word));
     let end = if before.is_empty() { " " } else { "" };
     (start, candidates.into_iter().filter(fits).map(|candidate| format!("{candidate}{end}")).collect())
 }

@@ -133,7 +133,10 @@ impl Connection {
         match request {
             Request::Keyrange => say(out, &Answer::Keyrange(&state.keyrange)),
             Request::KeyrangeRead => say(out, &Answer::KeyrangeRead(&state.keyrange_read)),
-            Request::Ecs => say(out, &Answer::Ecs(state.ecs.as_deref())),
+            Request::Ecs => match &state.ecs {
+                Some(address) => say(out, &Answer::Ecs(address)),
+                None => say(out, &Answer::NoEcs("alone")),
+            },
             Request::Status => say(out, &Answer::Status(r#"{"serving":true,"slots":[1,2]}"#)),
             Request::Get { key, .. } => return self.get(&mut state, key, out),
             Request::Write(write) => return self.write(&mut state, write, out),

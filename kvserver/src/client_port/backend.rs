@@ -81,4 +81,14 @@ impl Backend {
             Backend::Stub(_) => r#"{"stub":true}"#.to_string(),
         }
     }
+
+    /// The ECS's address, for those who ask for it. Nothing in the client port talks to it.
+    pub(super) fn ecs(&self) -> Result<String, &'static str> {
+        match self {
+            Backend::Node(node) if node.standalone() => Err("this server is standalone: it was started without -b"),
+            Backend::Node(node) => node.ecs_addr().ok_or("this server has not heard from the ECS yet"),
+            #[cfg(test)]
+            Backend::Stub(stub) => stub.ecs(),
+        }
+    }
 }

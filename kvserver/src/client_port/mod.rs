@@ -55,8 +55,6 @@ pub struct Settings {
     pub bounds: Bounds,
     /// How many connections there may be.
     pub max_connections: usize,
-    /// What `ecs` answers. The port only repeats it; it never talks to the ECS.
-    pub ecs: Option<String>,
 }
 
 /// A port that serves until it is drained.
@@ -111,10 +109,10 @@ impl ClientPort {
         self.addr
     }
 
-    /// Prometheus text.
-    #[must_use]
-    pub fn metrics_text(&self) -> String {
-        self.shared.stats.metrics()
+    /// What makes Prometheus text, now and later.
+    pub fn metrics(&self) -> impl Fn() -> String + Send + Sync + 'static {
+        let shared = self.shared.clone();
+        move || shared.stats.metrics()
     }
 
     /// Stops: accepts no connection and reads no request any more, answers those under way, for at most `patience`, then

@@ -47,7 +47,6 @@ pub(super) struct Session {
     dialect: Dialect,
     limits: Limits,
     bounds: Bounds,
-    ecs: Option<Bytes>,
     pending: Pending,
     input: BytesMut,
     out: BytesMut,
@@ -76,7 +75,6 @@ impl Session {
             dialect: settings.dialect,
             limits: settings.limits,
             bounds: settings.bounds,
-            ecs: settings.ecs.clone().map(Bytes::from),
             pending: Pending::default(),
             input: BytesMut::new(),
             out,
@@ -199,9 +197,9 @@ impl Session {
             Request::Get { key, form } => return self.get(key, *form, now, backend, me),
             Request::Write(write) => return self.write(write, now, backend, me),
             Request::Scan { at, after } => return self.scan(*at, *after, now, backend, me),
-            Request::Ecs => match self.ecs.clone() {
-                Some(addr) => self.answer(Form::Text, &Answer::Ecs(std::str::from_utf8(&addr).ok())),
-                None => self.answer(Form::Text, &Answer::Ecs(None)),
+            Request::Ecs => match backend.ecs() {
+                Ok(addr) => self.answer(Form::Text, &Answer::Ecs(&addr)),
+                Err(why) => self.answer(Form::Text, &Answer::NoEcs(why)),
             },
             Request::Status => self.answer(Form::Text, &Answer::Status(&backend.status())),
             Request::Keyrange | Request::KeyrangeRead if !backend.serving() => {

@@ -24,6 +24,7 @@ pub(super) struct Stub {
 struct State {
     map: BTreeMap<Vec<u8>, Bytes>,
     holding: bool,
+    alone: bool,
     held: Vec<(Token, Option<Write>, Bytes)>,
     writes: Vec<Write>,
 }
@@ -80,6 +81,15 @@ impl Stub {
             return Scan::Later;
         }
         Scan::Page(page)
+    }
+
+    /// As a server answers that is alone.
+    pub(super) fn alone(&self) {
+        self.state.lock().unwrap().alone = true;
+    }
+
+    pub(super) fn ecs(&self) -> Result<String, &'static str> {
+        if self.state.lock().unwrap().alone { Err("alone") } else { Ok("127.0.0.1:3000".into()) }
     }
 
     pub(super) fn read<R>(&self, key: &[u8], token: Token, f: impl FnOnce(Read<'_>) -> R) -> R {

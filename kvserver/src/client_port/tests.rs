@@ -22,7 +22,6 @@ fn settings() -> Settings {
         limits: Limits::default(),
         bounds: Bounds { pending: 256, bytes: 1 << 20 },
         max_connections: 100,
-        ecs: Some("127.0.0.1:3000".into()),
     }
 }
 
@@ -106,7 +105,7 @@ SERVER_NOT_RESPONSIBLE
 SERVER_WRITE_LOCK
 PUT_ERROR lost1 v
 FAILED unknown outcome: no answer from a replica
-FAILED unknown request `hello`: known are put, get, delete, keyrange, keyrange_read, ecs, status, putb, getb, deleteb, req
+FAILED unknown request `hello`: known are put, get, delete, keyrange, keyrange_read, ecs, status, putb, getb, deleteb, req, scan
 PUTB_SUCCESS
 GETB_SUCCESS 4
 v
@@ -130,8 +129,8 @@ SERVER_STOPPED its coordinator is not in sync yet
 
 #[tokio::test]
 async fn golden_session_tum() {
-    let server =
-        server(Settings { dialect: Dialect::Tum, greeting: Some("Hello".into()), ecs: None, ..settings() }).await;
+    let server = server(Settings { dialect: Dialect::Tum, greeting: Some("Hello".into()), ..settings() }).await;
+    server.stub.alone();
     let expected = "\
 Hello
 get_error k no such key
@@ -146,7 +145,7 @@ put_success k
 delete_success k
 keyrange_success 0,f,127.0.0.1:1;
 keyrange_read_success 0,f,127.0.0.1:2;
-ecs_error this server is standalone: it was started without -b
+ecs_error alone
 status_success {\"stub\":true}
 get_error an unset value no such key
 server_stopped
@@ -155,7 +154,7 @@ server_not_responsible
 server_write_lock
 put_error lost1 v
 error unknown outcome: no answer from a replica
-error unknown request `hello`: known are put, get, delete, keyrange, keyrange_read, ecs, status, putb, getb, deleteb, req
+error unknown request `hello`: known are put, get, delete, keyrange, keyrange_read, ecs, status, putb, getb, deleteb, req, scan
 putb_success
 getb_success 4
 v
@@ -334,7 +333,7 @@ async fn a_client_that_never_reads_is_bounded_and_delays_nobody() {
     tokio::select! {
         () = flood => {}
         () = async {
-            let served = |s: &Server| s.port.metrics_text().lines().find(|l| l.contains("kind=\"get\"")).unwrap().to_owned();
+            let served = |s: &Server| (s.port.metrics())().lines().find(|l| l.contains("kind=\"get\"")).unwrap().to_owned();
             let mut before = String::new();
             let mut same = 0;
             while same < 20 {
@@ -454,4 +453,25 @@ async fn any_bytes_travel_both_ways() {
     assert_eq!(found[0].0, Word::PutbSuccess);
     assert_eq!(found[1].0, Word::GetbSuccess);
     assert!(found[1].1 == value, "the value came back changed");
+}
+
+#[tokio::test]
+async fn scan_brings_a_page_after_the_writes_before_it() {
+    let server = server(settings()).await;
+    let page = |records: &str| {
+        let body = format!("{} done\n{records}", "f".repeat(32));
+        format!("SCAN_SUCCESS {}\n{body}\n", body.len())
+    };
+    let expected = format!(
+        "PUT_SUCCESS a 1\nPUT_SUCCESS b 2\n{}{}{}GETB_ERROR\n",
+        page("1 1\na1\n1 1\nb2\n"),
+        page("1 1\nb2\n"),
+        page("")
+    );
+    let asked = b"put a 1\nput b 2\nscan 0\nscan 00 1\na\nscan ff 1\nbgetb 1\nx";
+    assert_eq!(server.session(asked).await.replace("\\n", "\n"), expected);
+    server.stub.hold();
+    let mut stream = server.connect().await;
+    stream.write_all(b"scan 0\n").await.unwrap();
+    assert_eq!(lines(&mut stream, 1).await[0], format!("SCAN_SUCCESS {}", page("1 1\na1\n1 1\nb2\n").len() - 17));
 }

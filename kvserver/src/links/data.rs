@@ -17,13 +17,7 @@ const TURN: u32 = 64;
 const ROOM: usize = 64 << 10;
 
 /// Delivers what `from` says until it stops, is replaced, or talks nonsense.
-pub(crate) async fn receive(
-    node: &Node,
-    from: NodeId,
-    stream: TcpStream,
-    input: BytesMut,
-    end: &CancellationToken,
-) {
+pub(crate) async fn receive(node: &Node, from: NodeId, stream: TcpStream, input: BytesMut, end: &CancellationToken) {
     tokio::select! {
         () = end.cancelled() => {}
         ended = listen_to(node, from, stream, input) => {

@@ -63,8 +63,9 @@ async fn session(
     (*said, _) = (None, backoff.reset());
     let stream = Arc::new(stream);
     peer.outbox(purpose).open(stream.clone());
-    if purpose == Purpose::Data {
-        node.link_up(peer.node);
+    match purpose {
+        Purpose::Pulse => node.want_beacon(),
+        Purpose::Data | Purpose::Probe => node.link_up(peer.node),
     }
     Ok(peer.outbox(purpose).pump(&stream).await?)
 }

@@ -142,7 +142,8 @@ impl Links {
     ) -> Result<CancellationToken, String> {
         let mut inbound = self.lock();
         let seen = inbound.get(&from.node).map(|inbound| inbound.identity);
-        let told = table.map(|info| Identity { cluster: me.cluster, node: info.node, store: info.store, boot: info.boot });
+        let told =
+            table.map(|info| Identity { cluster: me.cluster, node: info.node, store: info.store, boot: info.boot });
         let known = seen.into_iter().chain(told).max_by_key(|identity| identity.boot);
         hello::admit(me, purpose, from, known.as_ref())?;
         let fresh = CancellationToken::new();

@@ -182,6 +182,7 @@ async fn watch_end(stream: &TcpStream) -> io::Result<()> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // tests start tasks
 mod tests {
     use tokio::io::AsyncReadExt as _;
     use tokio::net::TcpListener;

@@ -54,13 +54,13 @@ impl Node {
         self.leaving.is_cancelled() || self.stop.is_cancelled() || self.failure.fatal.borrow().is_some()
     }
 
-    pub(super) fn bug(&self, reason: String) {
+    pub(super) fn bug(&self, reason: &str) {
         if self.failure.fatal.borrow().is_none() {
             self.fail(Fatal { reason: format!("bug: {reason}"), code: Fatal::BUG });
         }
     }
 
-    pub(super) fn alarm(&self, slot: Slot, text: String) {
+    pub(super) fn alarm(&self, slot: Slot, text: &str) {
         log::error!("ALARM slot {slot}: {text}");
         bump(&self.metrics.alarms);
         let mut alarms = self.failure.alarms.lock().unwrap_or_else(PoisonError::into_inner);

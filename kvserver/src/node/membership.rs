@@ -75,7 +75,7 @@ impl Node {
         }
         self.flush();
         if coordinated {
-            self.beat.notify_one();
+            self.want_beacon();
         }
     }
 

@@ -35,6 +35,8 @@ counters! {
     beacons => "annulus_beacons_total",
     /// Views learned from the ECS.
     views => "annulus_view_changes_total",
+    /// Groups of records written and synced.
+    fsyncs => "annulus_fsyncs_total",
     /// Changes asked of the ECS.
     asks => "annulus_asks_total",
     /// Checkpoints written.

@@ -5,7 +5,6 @@
 //! a core returned are performed (pushed to buffers) before its lock is let go, so their order per slot is the core's.
 
 mod asks;
-mod store;
 mod fatal;
 mod membership;
 pub(crate) mod metrics;
@@ -13,6 +12,7 @@ mod options;
 mod slots;
 mod start;
 mod status;
+mod store;
 mod ticker;
 mod topology;
 
@@ -22,11 +22,11 @@ use asks::Asks;
 use common::peer::{Identity, PeerMsg, Purpose};
 use common::position::Position;
 use common::{ClusterRecord, NodeId, Slot, Time, Timing, clock};
-pub(crate) use store::Store;
 use fatal::Failure;
 use metrics::{Metrics, bump};
 pub use options::{Fatal, NodeOptions};
 use slots::Slots;
+pub(crate) use store::Store;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use topology::Topology;
@@ -91,7 +91,8 @@ impl Node {
     pub fn read<R>(&self, now: Time, key: &[u8], token: Token, f: impl FnOnce(Read<'_>) -> R) -> R {
         bump(&self.metrics.gets);
         let Some(serving) = self.serving.get() else { return f(Read::Refused(Refusal::Unavailable(UNREGISTERED))) };
-        let result = serving.slots.with(self, serving.slots.of(key), |replica, out| f(replica.read(now, key, token, out)));
+        let result =
+            serving.slots.with(self, serving.slots.of(key), |replica, out| f(replica.read(now, key, token, out)));
         self.nudge();
         result
     }
@@ -130,7 +131,6 @@ impl Node {
                 peer.data.wake();
             }
         });
-        self.store.kick();
     }
 
     /// Sends what waits in the buffers, here and now.
@@ -140,7 +140,6 @@ impl Node {
                 peer.data.flush();
             }
         });
-        self.store.kick();
     }
 
     /// Whether this server has been told its cluster's views: before, every request is answered SERVER_STOPPED.
@@ -239,10 +238,7 @@ impl Node {
     }
 
     /// Runs `f` on every slot in turn, and performs what they want done.
-    pub(crate) fn each_slot(
-        &self,
-        mut f: impl FnMut(&mut crate::replica::Replica, &mut Vec<crate::replica::Action>),
-    ) {
+    pub(crate) fn each_slot(&self, mut f: impl FnMut(&mut crate::replica::Replica, &mut Vec<crate::replica::Action>)) {
         let Some(serving) = self.serving.get() else { return };
         for slot in 0..serving.cluster.slots {
             serving.slots.with(self, Slot(slot), &mut f);
@@ -279,6 +275,11 @@ impl Node {
         }
         let table = self.with_topology(|topology| topology.nodes.get(&from.node).cloned());
         self.links.admit(&me, purpose, from, table.as_ref())
+    }
+
+    /// Beacons are wanted at once: somebody new can hear them, or must.
+    pub(crate) fn want_beacon(&self) {
+        self.beat.notify_one();
     }
 
     /// Waits until beacons are wanted before their time.

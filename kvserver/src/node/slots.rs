@@ -39,17 +39,12 @@ impl Slots {
     }
 
     /// Runs `f` on a slot and performs what it wants done, all under the slot's lock.
-    pub(super) fn with<R>(
-        &self,
-        node: &Node,
-        slot: Slot,
-        f: impl FnOnce(&mut Replica, &mut Vec<Action>) -> R,
-    ) -> R {
+    pub(super) fn with<R>(&self, node: &Node, slot: Slot, f: impl FnOnce(&mut Replica, &mut Vec<Action>) -> R) -> R {
         let mut out = ACTIONS.take();
         let mut replica = match self.slots[usize::from(slot.0)].lock() {
             Ok(replica) => replica,
             Err(poisoned) => {
-                node.bug(format!("slot {slot}: its core panicked; its state cannot be trusted"));
+                node.bug(&format!("slot {slot}: its core panicked; its state cannot be trusted"));
                 poisoned.into_inner()
             }
         };
@@ -78,7 +73,7 @@ impl Node {
     fn perform(&self, slot: Slot, out: &mut Vec<Action>) {
         for action in out.drain(..) {
             match action {
-                Action::Journal(record) => self.store.append(record),
+                Action::Journal(record) => self.store.append(&record),
                 Action::Send { to, msg } => {
                     if self.links.with(to, |peer| peer.data.push(&msg)) != Some(true) {
                         bump(&self.metrics.peer_drops);
@@ -89,7 +84,7 @@ impl Node {
                     bump(&self.metrics.asks);
                     self.asks.push(ask);
                 }
-                Action::Alarm(text) => self.alarm(slot, text),
+                Action::Alarm(text) => self.alarm(slot, &text),
             }
         }
     }

@@ -14,10 +14,11 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::fatal::Failure;
+use super::store::Reports;
 use super::{Asks, Ecs, Metrics, Node, NodeOptions, Store, ticker};
 use crate::links::{self, Links};
 use crate::replies::Replies;
-use crate::{pulse, registrar};
+use crate::{checkpointer, pulse, registrar};
 
 /// The cluster that a standalone server's directory belongs to: none that an ECS would ever draw.
 pub(crate) const STANDALONE: ClusterId = ClusterId(0);
@@ -34,9 +35,11 @@ impl Node {
     /// The directory cannot be used (locked, foreign, damaged), or the peer port cannot be bound.
     pub fn start(options: NodeOptions, replies: Arc<Replies>, main: &Handle) -> anyhow::Result<Arc<Node>> {
         let started = clock::now();
-        let (store, me) = Store::open();
-        let listener = TcpListener::bind(options.peer_bind)
-            .with_context(|| format!("cannot listen for peers at {}: is the port taken? try --peer-port 0", options.peer_bind))?;
+        let reports = Reports::default();
+        let (store, me) = Store::open(&options, &reports)?;
+        let listener = TcpListener::bind(options.peer_bind).with_context(|| {
+            format!("cannot listen for peers at {}: is the port taken? try --peer-port 0", options.peer_bind)
+        })?;
         listener.set_nonblocking(true)?;
         let peer_addr = format!("{}:{}", options.peer_host, listener.local_addr()?.port());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -60,10 +63,9 @@ impl Node {
             threads: Mutex::default(),
             options,
         });
+        *reports.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&node);
         node.start_pulse(runtime, listener)?;
-        node.start_ticker()?;
-        let storing = node.store.run(Arc::downgrade(&node));
-        node.threads.lock().unwrap_or_else(PoisonError::into_inner).extend(storing);
+        node.start_threads()?;
         if node.standalone() {
             let (cluster, meta) = node.alone();
             node.welcome(cluster, meta)?;
@@ -96,9 +98,11 @@ impl Node {
         Ok(())
     }
 
-    fn start_ticker(self: &Arc<Self>) -> anyhow::Result<()> {
+    fn start_threads(self: &Arc<Self>) -> anyhow::Result<()> {
         let node = Arc::downgrade(self);
         self.keep(thread::Builder::new().name("ticker".into()).spawn(move || ticker::run(&node))?);
+        let node = Arc::downgrade(self);
+        self.keep(thread::Builder::new().name("checkpointer".into()).spawn(move || checkpointer::run(&node))?);
         Ok(())
     }
 
@@ -155,8 +159,19 @@ impl Node {
         }
         self.halt();
         let node = self.clone();
-        tokio::task::spawn_blocking(move || node.join()).await?;
+        tokio::task::spawn_blocking(move || {
+            node.join();
+            let written = if node.serving() { checkpointer::write(&node, false) } else { Ok(()) };
+            node.store.close();
+            written
+        })
+        .await??;
         Ok(())
+    }
+
+    /// Whether everything is to end now.
+    pub(crate) fn halted(&self) -> bool {
+        self.stop.is_cancelled()
     }
 
     /// Ends everything at once, as a crash would: nobody is told and nothing is written.

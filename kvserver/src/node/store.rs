@@ -1,73 +1,220 @@
-//! The node's side of storage: opening, completions, checkpoints.
+//! The node's side of storage: the open directory, what the journal reports, when a checkpoint is written.
 
-use std::sync::Weak;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
+use anyhow::{anyhow, bail};
 use common::peer::Identity;
-use common::{BootId, ClusterRecord, NodeId, StoreUuid, Time};
+use common::{ClusterId, ClusterRecord, Epoch, Slot, Time, clock};
+use serde_json::{Value, json};
 
-use super::Node;
-use crate::storage::{Record, SlotImage};
+use super::{Fatal, Node, NodeOptions, STANDALONE, metrics};
+use crate::replica::Event;
+use crate::storage::store::{Checkpointer, Done, Mended, StoreOptions, open};
+use crate::storage::data_dir::DataDir;
+use crate::storage::{CheckpointError, Journal, JournalEvent, Record, Report, SlotEncoder, SlotImage};
 
-/// Memory only.
+/// How long a reader of peers' messages waits before it looks again whether the journal has room.
+const ROOM_PAUSE: Duration = Duration::from_millis(2);
+
+/// See the module.
 #[derive(Debug)]
 pub(crate) struct Store {
-    to: Mutex<Sender<Record>>,
-    from: Mutex<Option<Receiver<Record>>>,
+    dir: Mutex<DataDir>,
+    journal: Journal,
+    recovered: Recovered,
+    /// What recovery found, until the slots are made from it.
+    images: Mutex<Option<BTreeMap<Slot, SlotImage>>>,
+    checkpointer: Mutex<Checkpointer>,
+    /// The last checkpoint and when it was done.
+    last: Mutex<(Done, Time)>,
 }
 
+/// What was found at the start.
+#[derive(Clone, Copy, Debug)]
+struct Recovered {
+    report: Report,
+    took: Duration,
+    bytes: u64,
+    highest_epoch: Epoch,
+}
+
+/// Where the journal's reports go: nowhere until the node exists.
+pub(super) type Reports = Arc<Mutex<Weak<Node>>>;
+
 impl Store {
-    pub(super) fn open() -> (Store, Identity) {
-        let (to, from) = channel();
-        let me = Identity {
-            cluster: None,
-            node: NodeId(fastrand::u64(..)),
-            store: StoreUuid(fastrand::u128(..)),
-            boot: BootId(1),
+    /// Opens the directory and recovers what is in it.
+    pub(super) fn open(options: &NodeOptions, reports: &Reports) -> anyhow::Result<(Store, Identity)> {
+        let alone = options.ecs.is_empty();
+        let how = StoreOptions { salvage: options.salvage, cluster: alone.then_some(STANDALONE) };
+        let opened = open(&options.data_dir, &how)?;
+        let me = opened.dir.identity();
+        if !alone && me.cluster == Some(STANDALONE) {
+            bail!(
+                "the data directory {} belongs to a server that runs alone: start it without -b, or give this server \
+                 another directory and load the data through a client",
+                options.data_dir.display()
+            );
+        }
+        if let Some(mended) = &opened.mended {
+            tell(mended);
+        }
+        let reports = reports.clone();
+        let (journal, checkpointer) = opened.start(Arc::new(move |event| {
+            let node = reports.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+            if let Some(node) = node {
+                node.journal_says(event);
+            }
+        }))?;
+        let views = opened.images.values().filter_map(|image| image.view.as_ref());
+        let recovered = Recovered {
+            report: opened.report,
+            took: opened.took,
+            bytes: opened.images.values().map(|image| image.map.bytes()).sum(),
+            highest_epoch: views.map(|view| view.epoch).max().unwrap_or_default(),
         };
-        (Store { to: Mutex::new(to), from: Mutex::new(Some(from)) }, me)
+        let store = Store {
+            dir: Mutex::new(opened.dir),
+            journal,
+            recovered,
+            images: Mutex::new(Some(opened.images)),
+            checkpointer: Mutex::new(checkpointer),
+            last: Mutex::new((Done::default(), clock::now())),
+        };
+        Ok((store, me))
     }
 
-    pub(super) fn run(&self, node: Weak<Node>) -> Option<std::thread::JoinHandle<()>> {
-        let from = self.from.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        std::thread::Builder::new()
-            .spawn(move || {
-                while let Ok(record) = from.recv() {
-                    let Some(node) = node.upgrade() else { return };
-                    node.durable([(record.slot, record.mark)]);
-                }
-            })
-            .ok()
+    /// The cluster the directory belongs to, and its number of slots.
+    pub(super) fn bound(&self) -> Option<(ClusterId, u16)> {
+        lock(&self.dir).bound()
     }
 
-    pub(super) fn append(&self, record: Record) {
-        let _sent = self.to.lock().unwrap_or_else(PoisonError::into_inner).send(record);
+    /// The highest epoch that any slot had adopted when the directory was opened.
+    pub(super) fn highest_epoch(&self) -> Epoch {
+        self.recovered.highest_epoch
     }
 
-    pub(super) fn kick(&self) {}
+    /// Records and bytes that were found.
+    pub(super) fn found(&self) -> (u64, u64) {
+        (self.recovered.report.records, self.recovered.bytes)
+    }
 
+    /// Whether the start had to read journal records: then a checkpoint spares the next start from it.
+    pub(crate) fn replayed(&self) -> bool {
+        self.recovered.report.journal_records > 0
+    }
+
+    /// The directory belongs to this cluster from now on. Hands out the slots as they were recovered; once.
     pub(super) fn bind(&self, cluster: &ClusterRecord) -> anyhow::Result<Vec<SlotImage>> {
-        Ok((0..cluster.slots).map(|_| SlotImage::empty()).collect())
+        lock(&self.dir).bind(cluster.cluster, cluster.slots)?;
+        let mut images = lock(&self.images).take().ok_or_else(|| anyhow!("the slots have been made already"))?;
+        let take = |slot| images.remove(&Slot(slot)).unwrap_or_else(SlotImage::empty);
+        let slots = (0..cluster.slots).map(take).collect();
+        match images.keys().next() {
+            Some(slot) => bail!("the directory holds slot {slot}, but the cluster has only {} slots", cluster.slots),
+            None => Ok(slots),
+        }
     }
 
-    pub(super) fn bound(&self) -> Option<(common::ClusterId, u16)> {
-        None
+    /// Appends a record; called with the slot locked.
+    pub(super) fn append(&self, record: &Record) {
+        self.journal.append(record);
     }
 
-    pub(super) fn highest_epoch(&self) -> common::Epoch {
-        common::Epoch(0)
-    }
-
+    /// When the write or sync in progress was begun.
     pub(crate) fn pending_fsync(&self) -> Option<Time> {
-        None
+        self.journal.sync_pending_since()
     }
 
-    pub(super) fn status_json(&self) -> serde_json::Value {
-        serde_json::Value::Null
+    /// Waits until the journal may take more from peers: they are held back by TCP meanwhile.
+    pub(crate) async fn room(&self) {
+        while !self.journal.has_room() {
+            tokio::time::sleep(ROOM_PAUSE).await;
+        }
     }
 
-    pub(super) fn metrics(&self, _out: &mut String) {}
+    /// Whether the next checkpoint is due.
+    pub(crate) fn checkpoint_due(&self, now: Time) -> bool {
+        let (done, at) = *lock(&self.last);
+        done.next_is_due(self.journal.bytes_since_rotation(), now.since(at))
+    }
 
-    pub(crate) async fn room(&self) {}
+    /// Writes a checkpoint; see [`Checkpointer::run`].
+    pub(crate) fn checkpoint(
+        &self,
+        slots: u16,
+        encode: impl FnMut(Slot, &mut SlotEncoder),
+    ) -> Result<Done, CheckpointError> {
+        let done = lock(&self.checkpointer).run(&self.journal, (0..slots).map(Slot), encode)?;
+        *lock(&self.last) = (done, clock::now());
+        Ok(done)
+    }
+
+    /// Flushes the journal and ends it.
+    pub(super) fn close(&self) {
+        self.journal.close();
+    }
+
+    pub(super) fn status_json(&self) -> Value {
+        let (done, at) = *lock(&self.last);
+        let Recovered { report, took, .. } = self.recovered;
+        json!({
+            "bytes": self.journal.bytes_since_rotation(),
+            "waiting_bytes": self.journal.waiting_bytes(),
+            "recovered": {
+                "bytes": report.bytes, "records": report.records, "journal_records": report.journal_records,
+                "torn_bytes": report.torn_bytes, "ms": millis(took),
+            },
+            "checkpoint": {
+                "generation": done.generation, "bytes": done.bytes, "slots": done.slots, "ms": millis(done.took),
+                "age_ms": millis(clock::now().since(at)),
+            },
+        })
+    }
+
+    pub(super) fn metrics(&self, out: &mut String) {
+        let (journal, waiting) = (self.journal.bytes_since_rotation(), self.journal.waiting_bytes());
+        metrics::gauge(out, "annulus_journal_bytes", "Bytes in the journal's current segment.", journal);
+        metrics::gauge(out, "annulus_journal_waiting_bytes", "Bytes waiting for the disk.", waiting);
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn tell(mended: &Mended) {
+    match mended {
+        Mended::BegunAnew { corruption } => {
+            log::error!("this store was damaged ({corruption}) and is begun anew; it is filled from the other servers");
+        }
+        Mended::Salvaged { losses, unlisted } => {
+            for loss in losses {
+                log::error!("salvage: lost {loss:?}");
+            }
+            log::error!("salvage: {} losses in all", losses.len() as u64 + unlisted);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Node {
+    /// What the journal's thread reports; it waits until this returns.
+    fn journal_says(&self, event: JournalEvent) {
+        match event {
+            JournalEvent::Durable { marks, .. } => {
+                metrics::bump(&self.metrics.fsyncs);
+                self.durable(marks);
+            }
+            JournalEvent::Writable(writable) => {
+                self.each_slot(|replica, out| replica.handle(clock::now(), Event::Disk { writable }, out));
+                self.flush();
+            }
+            JournalEvent::Fatal(reason) => self.fail(Fatal { reason, code: Fatal::DISK }),
+        }
+    }
 }

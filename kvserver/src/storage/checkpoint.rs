@@ -97,7 +97,9 @@ impl<'d> CheckpointWriter<'d> {
     pub fn commit(mut self) -> Result<()> {
         for file in 0..self.files.len() {
             self.append(file, FILE_END)?;
-            self.sync(self.files[file].part.of_generation(self.label.generation))?;
+            let name = self.files[file].part.of_generation(self.label.generation);
+            self.sync(name.clone())?;
+            self.perform(FileOp::Close(name))?;
         }
         self.write_manifest()?;
         self.sync_dir()?;
@@ -120,7 +122,8 @@ impl<'d> CheckpointWriter<'d> {
         let name = manifest_of_generation(generation);
         self.perform(FileOp::Create(name.clone()))?;
         self.perform(FileOp::Append(name.clone(), &manifest))?;
-        self.sync(name)
+        self.sync(name.clone())?;
+        self.perform(FileOp::Close(name))
     }
 
     fn add_piece(&mut self, part: Part, bytes: &[u8]) -> Result<Piece> {
@@ -129,8 +132,7 @@ impl<'d> CheckpointWriter<'d> {
             self.append(file, b",\n")?;
         }
         self.files[file].pieces += 1;
-        let piece =
-            Piece { offset: self.files[file].length, length: bytes.len() as u64, crc: crc32fast::hash(bytes) };
+        let piece = Piece { offset: self.files[file].length, length: bytes.len() as u64, crc: crc32fast::hash(bytes) };
         self.append(file, bytes)?;
         Ok(piece)
     }

@@ -18,10 +18,14 @@ pub enum FileOp<'a> {
     Append(String, &'a [u8]),
     /// Put the file's content and length on the disk.
     Sync(String),
+    /// No more will be written to this file: changes nothing.
+    Close(String),
     /// Cut the file to this length.
     Truncate(String, u64),
     /// Give the first name's file the second name, replacing what had it.
     Rename(String, String),
+    /// Let the second name stand for the first one's present content too.
+    Link(String, String),
     /// Take the name away; no error if there is none.
     Remove(String),
     /// Put all creations, renames and removals on the disk.
@@ -94,6 +98,16 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+/// A hard link; a copy where the file system has none.
+fn link(from: &Path, to: &Path) -> io::Result<()> {
+    remove(to)?;
+    if fs::hard_link(from, to).is_err() {
+        fs::copy(from, to)?;
+        File::open(to)?.sync_all()?;
+    }
+    Ok(())
+}
+
 impl Disk for RealDisk {
     fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
@@ -126,12 +140,17 @@ impl Disk for RealDisk {
             FileOp::Create(name) => self.create(name),
             FileOp::Append(name, bytes) => self.file(&name)?.write_all(bytes),
             FileOp::Sync(name) => self.file(&name)?.sync_data(),
+            FileOp::Close(name) => {
+                self.open.remove(&name);
+                Ok(())
+            }
             FileOp::Truncate(name, length) => self.file(&name)?.set_len(length),
             FileOp::Rename(from, to) => {
                 self.open.remove(&from);
                 self.open.remove(&to);
                 fs::rename(self.path.join(from), self.path.join(to))
             }
+            FileOp::Link(from, to) => link(&self.path.join(from), &self.path.join(to)),
             FileOp::Remove(name) => {
                 self.open.remove(&name);
                 remove(&self.path.join(name))

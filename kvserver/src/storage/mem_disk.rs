@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::disk::{Disk, FileOp};
 
@@ -163,10 +164,15 @@ impl Disk for MemDisk {
             }
             FileOp::Append(name, bytes) => self.append(&name, bytes)?,
             FileOp::Sync(name) => self.sync(&name)?,
+            FileOp::Close(_) => {}
             FileOp::Truncate(name, length) => self.inode(&name)?.cut(usize::try_from(length).unwrap_or(usize::MAX)),
             FileOp::Rename(from, to) => {
                 let inode = *self.names.get(&from).ok_or(io::ErrorKind::NotFound)?;
                 self.change(NameChange { name: to, inode: Some(inode), freed: Some(from) });
+            }
+            FileOp::Link(from, to) => {
+                let inode = *self.names.get(&from).ok_or(io::ErrorKind::NotFound)?;
+                self.change(NameChange { name: to, inode: Some(inode), freed: None });
             }
             FileOp::Remove(name) => self.change(NameChange { name, inode: None, freed: None }),
             FileOp::SyncDir => {
@@ -178,5 +184,34 @@ impl Disk for MemDisk {
             }
         }
         Ok(())
+    }
+}
+
+/// A [`MemDisk`] that a test can look at and break while a journal writes to it.
+#[derive(Clone, Debug, Default)]
+pub struct SharedDisk(Arc<Mutex<MemDisk>>);
+
+impl SharedDisk {
+    /// The disk. While it is held every operation of others is stuck, as on a disk that does not answer.
+    pub fn lock(&self) -> MutexGuard<'_, MemDisk> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Disk for SharedDisk {
+    fn names(&self) -> io::Result<Vec<String>> {
+        self.lock().names()
+    }
+
+    fn length(&self, name: &str) -> io::Result<u64> {
+        self.lock().length(name)
+    }
+
+    fn read(&self, name: &str, offset: u64, length: u64) -> io::Result<Vec<u8>> {
+        self.lock().read(name, offset, length)
+    }
+
+    fn perform(&mut self, op: FileOp<'_>) -> io::Result<()> {
+        self.lock().perform(op)
     }
 }

@@ -9,6 +9,7 @@
 //! | [`recovery`], [`damage`] | from files to images, or what is wrong with them |
 //! | **shell** | |
 //! | [`disk`] | the files of a directory |
+//! | [`journal`] | the thread that appends records |
 
 #[cfg(test)]
 mod arbitrary;
@@ -17,6 +18,7 @@ pub mod codec;
 pub mod damage;
 pub mod disk;
 pub mod image;
+pub mod journal;
 mod json;
 pub mod manifest;
 pub mod map;
@@ -33,6 +35,7 @@ pub use checkpoint::{CheckpointError, CheckpointWriter};
 pub use damage::{Corruption, Failure, Loss};
 pub use disk::{Disk, FileOp, RealDisk};
 pub use image::SlotImage;
+pub use journal::{Journal, JournalEvent, JournalStart};
 pub use map::SlotMap;
 pub use record::Record;
 pub use recovery::{Recovered, Report, recover, salvage};

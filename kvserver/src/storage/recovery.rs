@@ -14,11 +14,10 @@ use super::damage::{Failure, Findings, Loss, judge_read_error};
 use super::disk::{Disk, FileOp};
 use super::image::SlotImage;
 use super::manifest::{
-    FORMAT, Head, MANIFEST, Part, Piece, SlotLine, generation_in, segment_in, segment_name,
-    take_line,
+    FORMAT, Head, MANIFEST, Part, Piece, SlotLine, generation_in, segment_in, segment_name, take_line,
 };
 use super::replay::{Replay, Segment};
-use super::section::{LogPiece, read_records, salvage_records};
+use super::section::{LogPiece, Role, read_records, salvage_pieces, salvage_records};
 
 /// What the files contain.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -86,8 +85,7 @@ impl Recovered {
     /// gives up its position, and catches up from the others by content.
     pub fn demote_damaged(&mut self, node: NodeId, store: StoreUuid) {
         let sole: BTreeSet<Slot> = sole_copies(&self.images, node, store).into_iter().collect();
-        let findings =
-            Findings { keep_going: true, losses: self.losses.clone(), unlisted: self.unlisted_losses };
+        let findings = Findings { keep_going: true, losses: self.losses.clone(), unlisted: self.unlisted_losses };
         for (slot, image) in &mut self.images {
             if image.view.is_some() && !sole.contains(slot) && findings.touches(*slot) {
                 image.base = None;
@@ -125,25 +123,22 @@ impl<'d> Recovery<'d> {
         Ok(self.found)
     }
 
-    /// The manifest's head and slot lines. A salvage without a readable head goes on without a checkpoint.
+    /// The manifest's head and slot lines, if there is a manifest.
     fn manifest(&mut self) -> Result<Option<(Head, Vec<SlotLine>)>, Failure> {
-        if !self.names.contains(MANIFEST) {
-            return Ok(None);
-        }
-        let Some(bytes) = self.read_whole(MANIFEST)? else { return Ok(None) };
+        let Some(bytes) = self.manifest_bytes()? else { return Ok(None) };
         let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
-        let head: Head = match lines.next().ok_or_else(|| "the file is empty".to_owned()).and_then(take_line) {
-            Ok(head) => head,
+        let first = lines.next().unwrap_or_default();
+        let head: Option<Head> = match take_line(first) {
+            Ok(head) => Some(head),
             Err(what) => {
                 self.findings.damage(None, MANIFEST, 0, what)?;
-                return Ok(None);
+                None
             }
         };
-        if head.format > FORMAT {
+        if let Some(head) = head.as_ref().filter(|head| head.format > FORMAT) {
             return Err(Failure::Newer { found: head.format, known: FORMAT });
         }
-        let mut slots = Vec::new();
-        let mut at = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |end| end + 1);
+        let (mut slots, mut at) = (Vec::new(), first.len());
         for line in lines {
             match take_line::<SlotLine>(line) {
                 Ok(slot) => slots.push(slot),
@@ -151,6 +146,7 @@ impl<'d> Recovery<'d> {
             }
             at += line.len();
         }
+        let head = head.unwrap_or_else(|| self.guess_head(slots.len() as u64));
         if slots.len() as u64 != head.slots {
             let what = format!("{} slots should be listed, {} are", head.slots, slots.len());
             self.findings.damage(None, MANIFEST, at as u64, what)?;
@@ -158,10 +154,31 @@ impl<'d> Recovery<'d> {
         Ok(Some((head, slots)))
     }
 
+    fn manifest_bytes(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        if self.names.contains(MANIFEST) {
+            return self.read_whole(MANIFEST);
+        }
+        if Part::ALL.into_iter().any(|part| self.names.contains(&part.plain())) {
+            self.findings.damage(None, MANIFEST, 0, "the file is missing, and the maps are there")?;
+            return Ok(Some(Vec::new()));
+        }
+        Ok(None)
+    }
+
+    /// For a salvage without a readable head: what the names of the files say.
+    fn guess_head(&self, slots: u64) -> Head {
+        let generation = self.names.iter().filter_map(|name| generation_in(name)).max().unwrap_or(1);
+        let first_segment = self.names.iter().filter_map(|name| segment_in(name)).min().unwrap_or(1);
+        Head { format: FORMAT, generation, first_segment, store: StoreUuid::default(), slots }
+    }
+
     fn checkpoint(&mut self, head: &Head, lines: &[SlotLine]) -> Result<u64, Failure> {
         for line in lines {
             let image = self.slot(head.generation, line)?;
             self.found.images.insert(line.summary.slot, image);
+        }
+        if self.findings.keep_going && !self.findings.losses.is_empty() {
+            self.orphans(head.generation)?;
         }
         for part in Part::ALL {
             let name = part.of_generation(head.generation);
@@ -189,8 +206,17 @@ impl<'d> Recovery<'d> {
         if let Some(bytes) = self.piece(slot, &file, line.records)? {
             match read_records(slot, &bytes) {
                 Ok(map) if map.len() as u64 == summary.count => image.map = map,
-                Ok(_) => self.damaged_records(slot, &file, line.records, &bytes, "the number of records", &mut image)?,
-                Err(what) => self.damaged_records(slot, &file, line.records, &bytes, &what, &mut image)?,
+                Ok(map) => {
+                    let what = format!("slot {slot} should have {} records and has {}", summary.count, map.len());
+                    self.findings.damage(Some(slot), &file, line.records.offset, what)?;
+                    image.map = map;
+                }
+                Err(what) => {
+                    let (map, lost) = salvage_records(&bytes);
+                    let what = format!("slot {slot}: {what}: {} records are readable, {lost} lines are not", map.len());
+                    self.findings.damage(Some(slot), &file, line.records.offset, what)?;
+                    image.map = map;
+                }
             }
         }
         let Some(piece) = line.log else { return Ok(image) };
@@ -204,20 +230,25 @@ impl<'d> Recovery<'d> {
         Ok(image)
     }
 
-    fn damaged_records(
-        &mut self,
-        slot: Slot,
-        file: &str,
-        piece: Piece,
-        bytes: &[u8],
-        what: &str,
-        image: &mut SlotImage,
-    ) -> Result<(), Failure> {
-        let (map, lost) = salvage_records(bytes);
-        image.map = map;
-        let kept = image.map.len();
-        let what = format!("slot {slot}: {what} is wrong: {kept} records kept, {lost} lines lost");
-        self.findings.damage(Some(slot), file, piece.offset, what)
+    /// For a salvage: records in the maps whose line in the manifest is lost. What position they had is not known.
+    fn orphans(&mut self, generation: u64) -> Result<(), Failure> {
+        for role in Role::ALL {
+            let file = self.file_of(Part::Map(role), generation);
+            let Some(bytes) = self.read_whole(&file)? else { continue };
+            for (slot, offset, piece) in salvage_pieces(&bytes) {
+                if self.found.images.contains_key(&slot) {
+                    continue;
+                }
+                let (map, lost) = salvage_records(piece);
+                let what = format!(
+                    "slot {slot} is not listed in the manifest: {} records are readable, {lost} lines are not",
+                    map.len()
+                );
+                self.findings.damage(Some(slot), &file, offset as u64, what)?;
+                self.found.images.insert(slot, SlotImage { map, ..SlotImage::empty() });
+            }
+        }
+        Ok(())
     }
 
     /// The generation's own file while its checkpoint is not finished, the plain one afterwards.
@@ -327,4 +358,3 @@ impl<'d> Recovery<'d> {
         }
     }
 }
-

@@ -86,9 +86,8 @@ impl Replay<'_> {
         let image = self.images.entry(slot).or_insert_with(SlotImage::empty);
         if !self.findings.keep_going {
             let replayed = image.replay(mark, change);
-            return Ok(replayed.or_else(|what| {
-                self.findings.damage(Some(slot), file, at as u64, format!("slot {slot}: {what}"))
-            }));
+            return Ok(replayed
+                .or_else(|what| self.findings.damage(Some(slot), file, at as u64, format!("slot {slot}: {what}"))));
         }
         let losses = force(image, mark, change);
         if losses.is_empty() {

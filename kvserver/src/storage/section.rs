@@ -223,11 +223,25 @@ fn decode_key(text: &[u8]) -> Result<Box<[u8]>, String> {
     blob::from_base64(text).map(Vec::into_boxed_slice).map_err(|e| format!("the key {text:?} is not base64: {e}"))
 }
 
+/// The slots' pieces in a map's file, found by how they begin: each with its slot and offset.
+pub(super) fn salvage_pieces(file: &[u8]) -> Vec<(Slot, usize, &[u8])> {
+    let mut begins = Vec::new();
+    let mut at = 0;
+    for line in file.split_inclusive(|byte| *byte == b'\n') {
+        let slot = line.strip_prefix(b"{\"slot\":").and_then(|rest| rest.split(|byte| *byte == b',').next());
+        let slot = slot.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+        begins.extend(slot.map(|slot| (Slot(slot), at)));
+        at += line.len();
+    }
+    let ends = begins.iter().skip(1).map(|(_, at)| *at).chain([file.len()]);
+    begins.iter().zip(ends).map(|((slot, at), end)| (*slot, *at, &file[*at..end])).collect()
+}
+
 /// Whatever can still be read of a slot's damaged piece: the records, and how many lines are no records any more.
 pub(super) fn salvage_records(piece: &[u8]) -> (SlotMap, u64) {
     let (mut records, mut lost, mut binary) = (Vec::new(), 0, false);
     for line in piece.split(|byte| *byte == b'\n') {
-        if line.starts_with(b"}") || line.starts_with(b"{") {
+        if matches!(line.first(), Some(b'{' | b'}' | b']')) {
             binary = line.starts_with(b"},\"binary_keys\"");
             continue;
         }

@@ -99,6 +99,20 @@ impl Server {
         }
     }
 
+    pub fn client(&self) -> Registered {
+        self.replies.register()
+    }
+
+    pub async fn put_as(&self, client: &Registered, key: &str, value: &str) -> Reply {
+        let token = client.token(self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        let op = WriteOp::Put(Bytes::copy_from_slice(value.as_bytes()));
+        let write = Write { key: Bytes::copy_from_slice(key.as_bytes()), op, request: None, retry: false };
+        self.node.write(clock::now(), write, token);
+        let mut arrived = Vec::new();
+        std::future::poll_fn(|cx| client.inbox().poll_drain(cx, &mut arrived)).await;
+        arrived.remove(0).1
+    }
+
     fn token(&self) -> kvserver::replica::Token {
         self.client.token(self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
     }

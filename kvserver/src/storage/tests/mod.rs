@@ -2,4 +2,5 @@
 
 mod damaged;
 mod interrupted;
+mod journal;
 mod world;

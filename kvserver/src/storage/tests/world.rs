@@ -133,7 +133,8 @@ impl World {
 
     fn append(&mut self, slot: Slot, op: Op, end: LogId) {
         let id = LogId { epoch: Epoch(self.epoch.max(end.epoch.0)), seq: end.seq.next() };
-        let request = (id.seq.0 % 3 == 0).then_some(RequestId { client: ClientId(5), seq: id.seq.0, lowest_unacked: 1 });
+        let request =
+            id.seq.0.is_multiple_of(3).then_some(RequestId { client: ClientId(5), seq: id.seq.0, lowest_unacked: 1 });
         self.write(slot, Change::Append(Entry { id, op, outcome: Outcome::Created, request }));
     }
 

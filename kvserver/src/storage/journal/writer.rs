@@ -1,0 +1,256 @@
+//! The thread that writes the journal.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use common::{Slot, clock};
+
+use super::super::codec::{SegmentHead, put_head};
+use super::super::disk::{Disk, FileOp};
+use super::super::manifest::segment_name;
+use super::{JournalEvent, Shared};
+
+/// How long a full disk is left alone before the next attempt.
+const RETRY: Duration = Duration::from_millis(100);
+/// A group's memory above this is given back once it is written.
+const BUFFER_KEPT: usize = 4 << 20;
+
+pub(super) struct Writer {
+    disk: Box<dyn Disk>,
+    shared: Arc<Shared>,
+    segment: u64,
+    name: String,
+    /// The segment's length as far as it is known to be whole lines.
+    length: u64,
+    /// Whether a failed write may have left more than that.
+    torn: bool,
+    group: Vec<u8>,
+    marks: Vec<(Slot, u64)>,
+    total_bytes: u64,
+}
+
+/// What to do about a failed write.
+#[derive(PartialEq, Eq, Debug)]
+enum Verdict {
+    /// It can succeed later: space may be made, a mount be mended.
+    Again,
+    /// The process stops.
+    Stop,
+}
+
+fn judge(error: &io::Error) -> Verdict {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem => Verdict::Again,
+        _ => Verdict::Stop,
+    }
+}
+
+/// Why the writer ends.
+enum End {
+    Fatal(String),
+    /// The journal is being closed while the disk is full.
+    GivenUp,
+}
+
+/// What is to be done next.
+struct Task {
+    /// The rotation to be made once the group is written. It may have been answered by then.
+    rotate: Option<u64>,
+    close: bool,
+}
+
+impl Writer {
+    pub(super) fn new(disk: Box<dyn Disk>, shared: Arc<Shared>) -> Writer {
+        Writer {
+            disk,
+            shared,
+            segment: 0,
+            name: String::new(),
+            length: 0,
+            torn: false,
+            group: Vec::new(),
+            marks: Vec::new(),
+            total_bytes: 0,
+        }
+    }
+
+    /// Creates a segment and makes it the current one. On an error the old one stays current.
+    pub(super) fn begin_segment(&mut self, segment: u64, after: u64) -> io::Result<()> {
+        let name = segment_name(segment);
+        let mut head = Vec::new();
+        put_head(&mut head, &SegmentHead { segment, after });
+        self.disk.perform(FileOp::Create(name.clone()))?;
+        self.disk.perform(FileOp::Append(name.clone(), &head))?;
+        self.disk.perform(FileOp::Sync(name.clone()))?;
+        self.disk.perform(FileOp::SyncDir)?;
+        (self.segment, self.name, self.length) = (segment, name, head.len() as u64);
+        self.shared.segment_bytes.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(super) fn run(mut self) {
+        let end = loop {
+            let task = self.wait();
+            if !self.group.is_empty()
+                && let Err(end) = self.commit()
+            {
+                break end;
+            }
+            if let Some(number) = task.rotate
+                && let Err(end) = self.rotate(number)
+            {
+                break end;
+            }
+            if task.close {
+                return;
+            }
+        };
+        match end {
+            End::Fatal(why) => self.shared.die(why),
+            End::GivenUp => {}
+        }
+    }
+
+    /// Waits for something to do and takes what has gathered.
+    fn wait(&mut self) -> Task {
+        let mut state = self.shared.lock();
+        while state.buffer.is_empty() && state.rotate.is_none() && !state.closing {
+            state.idle = true;
+            state = self.shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.idle = false;
+        std::mem::swap(&mut state.buffer, &mut self.group);
+        std::mem::swap(&mut state.marks, &mut self.marks);
+        Task { rotate: state.rotate, close: state.closing }
+    }
+
+    /// Writes and syncs the group, and reports it.
+    fn commit(&mut self) -> Result<(), End> {
+        self.write()?;
+        self.busy();
+        let synced = self.disk.perform(FileOp::Sync(self.name.clone()));
+        self.shared.busy_since.store(0, Ordering::Relaxed);
+        synced.map_err(|e| {
+            End::Fatal(format!("cannot sync {}: {e}; a retry would lie, so the process stops", self.name))
+        })?;
+        let bytes = self.group.len() as u64;
+        self.length += bytes;
+        self.total_bytes += bytes;
+        self.shared.segment_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        self.group.clear();
+        self.group.shrink_to(BUFFER_KEPT);
+        let marks = highest(&mut self.marks);
+        (self.shared.listener)(JournalEvent::Durable { marks, total_bytes: self.total_bytes });
+        Ok(())
+    }
+
+    fn busy(&self) {
+        self.shared.busy_since.store(clock::now().0.max(1), Ordering::Relaxed);
+    }
+
+    /// Writes the group, however long it takes.
+    fn write(&mut self) -> Result<(), End> {
+        let mut refused = false;
+        loop {
+            self.busy();
+            let attempt = self.try_write();
+            self.shared.busy_since.store(0, Ordering::Relaxed);
+            let Err(error) = attempt else { break };
+            if judge(&error) == Verdict::Stop {
+                return Err(End::Fatal(format!("cannot write {}: {error}", self.name)));
+            }
+            if !std::mem::replace(&mut refused, true) {
+                log::error!("{} takes no more writes: {error}; trying again until it does", self.name);
+                (self.shared.listener)(JournalEvent::Writable(false));
+            }
+            self.pause(&error)?;
+        }
+        if refused {
+            log::info!("{} takes writes again", self.name);
+            (self.shared.listener)(JournalEvent::Writable(true));
+        }
+        Ok(())
+    }
+
+    /// Cuts away what a failed attempt left, then writes. Neither is repeated before the other has succeeded.
+    fn try_write(&mut self) -> io::Result<()> {
+        if self.torn {
+            self.disk.perform(FileOp::Truncate(self.name.clone(), self.length))?;
+        }
+        self.torn = true;
+        self.disk.perform(FileOp::Append(self.name.clone(), &self.group))?;
+        self.torn = false;
+        Ok(())
+    }
+
+    /// Waits before the next attempt. Whoever waits for a rotation is told that there is none now.
+    fn pause(&mut self, error: &io::Error) -> Result<(), End> {
+        let mut state = self.shared.lock();
+        if state.closing {
+            return Err(End::GivenUp);
+        }
+        if state.rotate.take().is_some() {
+            state.rotation = Some(Err(io::Error::new(error.kind(), error.to_string())));
+            self.shared.rotated.notify_all();
+        }
+        let wait = self.shared.work.wait_timeout_while(state, RETRY, |state| !state.closing && state.rotate.is_none());
+        drop(wait);
+        Ok(())
+    }
+
+    fn rotate(&mut self, number: u64) -> Result<(), End> {
+        if self.shared.lock().rotate.take_if(|asked| *asked == number).is_none() {
+            return Ok(());
+        }
+        let old = self.name.clone();
+        let (next, after) = (self.segment + 1, self.length);
+        let rotated = match self.begin_segment(next, after) {
+            Ok(()) => {
+                // Closing changes nothing on the disk; there is nothing to be done about an error.
+                let _ = self.disk.perform(FileOp::Close(old));
+                Ok(next)
+            }
+            Err(error) if judge(&error) == Verdict::Again => {
+                let removed = self.disk.perform(FileOp::Remove(segment_name(next)));
+                log::warn!(
+                    "no new journal segment: {error}{}",
+                    removed.err().map_or(String::new(), |e| format!("; {e}"))
+                );
+                Err(error)
+            }
+            Err(error) => return Err(End::Fatal(format!("cannot begin {}: {error}", segment_name(next)))),
+        };
+        self.shared.lock().rotation = Some(rotated);
+        self.shared.rotated.notify_all();
+        Ok(())
+    }
+}
+
+/// The highest mark of each slot, in slot order. Empties `marks`.
+fn highest(marks: &mut Vec<(Slot, u64)>) -> Vec<(Slot, u64)> {
+    marks.sort_unstable_by(|a, b| b.cmp(a));
+    marks.dedup_by_key(|(slot, _)| *slot);
+    marks.reverse();
+    std::mem::take(marks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_reports_each_slot_once() {
+        let mut marks = vec![(Slot(2), 5), (Slot(1), 9), (Slot(2), 6), (Slot(1), 10), (Slot(0), 1)];
+        assert_eq!(highest(&mut marks), [(Slot(0), 1), (Slot(1), 10), (Slot(2), 6)]);
+    }
+
+    #[test]
+    fn only_what_can_pass_is_tried_again() {
+        for (code, verdict) in [(28, Verdict::Again), (30, Verdict::Again), (122, Verdict::Again), (5, Verdict::Stop)] {
+            assert_eq!(judge(&io::Error::from_raw_os_error(code)), verdict, "errno {code}");
+        }
+    }
+}

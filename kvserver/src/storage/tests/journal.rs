@@ -1,0 +1,219 @@
+//! The journal's thread: what it reports is on the disk, whatever the disk does.
+
+use std::io::ErrorKind;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::{Entry, Epoch, LogId, Op, Outcome, Seq, Slot};
+
+use super::super::disk::RealDisk;
+use super::super::journal::{Journal, JournalEvent, JournalStart, Limits};
+use super::super::manifest::segment_name;
+use super::super::mem_disk::SharedDisk;
+use super::super::record::{Change, Record};
+use super::super::recovery::recover;
+
+const START: JournalStart = JournalStart { segment: 1, after: 0 };
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn put(slot: u16, mark: u64) -> Record {
+    let op = Op::Put { key: format!("key{mark}").into(), value: "value".into() };
+    let id = LogId { epoch: Epoch(1), seq: Seq(mark) };
+    Record {
+        slot: Slot(slot),
+        mark,
+        change: Change::Append(Entry { id, op, outcome: Outcome::Created, request: None }),
+    }
+}
+
+fn journal(disk: &SharedDisk) -> (Journal, Receiver<JournalEvent>) {
+    let (events, received) = channel();
+    let listener = Arc::new(move |event| drop(events.send(event)));
+    (Journal::start(Box::new(disk.clone()), START, listener).unwrap(), received)
+}
+
+fn next(events: &Receiver<JournalEvent>) -> JournalEvent {
+    events.recv_timeout(PATIENCE).unwrap()
+}
+
+fn wait_durable(events: &Receiver<JournalEvent>, slot: u16, mark: u64) {
+    loop {
+        match next(events) {
+            JournalEvent::Durable { marks, .. } if marks.iter().any(|(s, m)| *s == Slot(slot) && *m >= mark) => return,
+            JournalEvent::Durable { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn lines(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte == b'\n').count()
+}
+
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = common::clock::now() + PATIENCE;
+    while !condition() {
+        assert!(common::clock::now() < deadline, "waited in vain until {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn what_is_reported_durable_survives_a_power_loss_at_that_moment() {
+    let disk = SharedDisk::default();
+    let reports = Arc::new(Mutex::new(0));
+    let listener = {
+        let (disk, reports) = (disk.clone(), Arc::clone(&reports));
+        Arc::new(move |event| {
+            let JournalEvent::Durable { marks, .. } = event else { panic!("{event:?}") };
+            let mut crashed = disk.lock().clone();
+            crashed.lose_power(|_| 0);
+            let images = recover(&crashed).unwrap().images;
+            for (slot, mark) in marks {
+                assert!(images[&slot].mark >= mark, "slot {slot} is reported up to {mark}");
+            }
+            *reports.lock().unwrap() += 1;
+        })
+    };
+    let journal = Journal::start(Box::new(disk.clone()), START, listener).unwrap();
+    std::thread::scope(|scope| {
+        for slot in 0..4 {
+            let journal = &journal;
+            scope.spawn(move || (1..=50).for_each(|mark| journal.append(&put(slot, mark))));
+        }
+        for expected in 2..=4 {
+            assert_eq!(journal.rotate().unwrap(), expected);
+        }
+    });
+    journal.close();
+    assert!(*reports.lock().unwrap() > 0);
+    let images = recover(&*disk.lock()).unwrap().images;
+    assert!((0..4).all(|slot| images[&Slot(slot)].mark == 50));
+}
+
+#[test]
+fn a_rotation_leaves_everything_before_it_in_older_segments() {
+    let disk = SharedDisk::default();
+    let (journal, _events) = journal(&disk);
+    for mark in 1..=20u64 {
+        journal.append(&put(1, mark));
+        if mark.is_multiple_of(5) {
+            let segment = journal.rotate().unwrap();
+            let disk = disk.lock();
+            let older: Vec<u8> = (1..segment).flat_map(|n| disk.get(&segment_name(n)).unwrap().to_vec()).collect();
+            assert!(String::from_utf8(older).unwrap().contains(&format!("\"key{mark}\"")));
+            assert_eq!((journal.bytes_since_rotation(), disk.get(&segment_name(segment)).map(lines)), (0, Some(1)));
+        }
+    }
+    journal.close();
+    assert_eq!(recover(&*disk.lock()).unwrap().images[&Slot(1)].mark, 20);
+    assert!(journal.rotate().is_err());
+}
+
+#[test]
+fn a_full_disk_is_waited_for_and_leaves_no_torn_line() {
+    for kind in [ErrorKind::StorageFull, ErrorKind::ReadOnlyFilesystem] {
+        let disk = SharedDisk::default();
+        let (journal, events) = journal(&disk);
+        journal.append(&put(1, 1));
+        wait_durable(&events, 1, 1);
+        disk.lock().failing.append = Some(kind);
+        journal.append(&put(1, 2));
+        assert_eq!(next(&events), JournalEvent::Writable(false));
+        journal.append(&put(1, 3));
+        assert_eq!(journal.rotate().unwrap_err().kind(), kind);
+        assert!(events.try_recv().is_err(), "nothing is durable, and nothing is said twice");
+        disk.lock().failing.append = None;
+        assert_eq!(next(&events), JournalEvent::Writable(true));
+        wait_durable(&events, 1, 3);
+        assert_eq!(journal.waiting_bytes(), 0);
+        let recovered = recover(&*disk.lock()).unwrap();
+        assert_eq!((recovered.images[&Slot(1)].mark, recovered.report.torn_bytes), (3, 0));
+        assert_eq!(journal.rotate().unwrap(), 2);
+    }
+}
+
+#[test]
+fn a_full_disk_does_not_keep_a_journal_from_closing() {
+    let disk = SharedDisk::default();
+    let (journal, events) = journal(&disk);
+    disk.lock().failing.append = Some(ErrorKind::StorageFull);
+    journal.append(&put(1, 1));
+    assert_eq!(next(&events), JournalEvent::Writable(false));
+    journal.close();
+    assert!(events.try_recv().is_err());
+}
+
+#[test]
+fn a_failed_sync_is_never_tried_again() {
+    let disk = SharedDisk::default();
+    let (journal, events) = journal(&disk);
+    disk.lock().failing.sync = Some(ErrorKind::Other);
+    journal.append(&put(1, 1));
+    assert!(matches!(next(&events), JournalEvent::Fatal(_)));
+    disk.lock().failing.sync = None;
+    journal.append(&put(1, 2));
+    assert!(journal.rotate().is_err());
+    journal.close();
+    assert!(events.try_recv().is_err(), "nothing is reported after that");
+}
+
+#[test]
+fn an_unknown_write_error_stops_the_process_too() {
+    let disk = SharedDisk::default();
+    let (journal, events) = journal(&disk);
+    disk.lock().failing.append = Some(ErrorKind::Other);
+    journal.append(&put(1, 1));
+    let JournalEvent::Fatal(why) = next(&events) else { panic!("not fatal") };
+    assert!(why.contains("journal-1.jsonl"), "{why}");
+}
+
+#[test]
+fn a_stuck_disk_is_seen_and_bounds_what_waits_for_it() {
+    let disk = SharedDisk::default();
+    let (events, received) = channel();
+    let limits = Limits { room: 1000, most: 5000 };
+    let listener = Arc::new(move |event| drop(events.send(event)));
+    let journal = Journal::with_limits(Box::new(disk.clone()), START, listener, limits).unwrap();
+    assert_eq!(journal.sync_pending_since(), None);
+    let stuck = disk.lock();
+    let before = common::clock::now();
+    journal.append(&put(1, 1));
+    until("the write is seen to be pending", || journal.sync_pending_since().is_some());
+    assert!(journal.sync_pending_since().is_some_and(|since| since >= before));
+    assert!(journal.has_room());
+    let mut mark = 1;
+    while journal.has_room() {
+        mark += 1;
+        journal.append(&put(1, mark));
+    }
+    assert!(journal.waiting_bytes() < 1300);
+    drop(stuck);
+    wait_durable(&received, 1, mark);
+    until("nothing is pending", || journal.has_room() && journal.sync_pending_since().is_none());
+    let stuck = disk.lock();
+    for more in 1..60 {
+        journal.append(&put(1, mark + more));
+    }
+    let JournalEvent::Fatal(why) = next(&received) else { panic!("not fatal") };
+    assert!(why.contains("bytes wait"), "{why}");
+    drop(stuck);
+}
+
+#[test]
+fn a_real_directory_works_like_the_memory_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let (events, received) = channel();
+    let listener = Arc::new(move |event| drop(events.send(event)));
+    let journal = Journal::start(Box::new(RealDisk::new(dir.path())), START, listener).unwrap();
+    for mark in 1..=100 {
+        journal.append(&put(3, mark));
+    }
+    wait_durable(&received, 3, 100);
+    assert_eq!(journal.rotate().unwrap(), 2);
+    journal.append(&put(3, 101));
+    drop(journal);
+    let recovered = recover(&RealDisk::new(dir.path())).unwrap();
+    assert_eq!((recovered.images[&Slot(3)].mark, recovered.next_segment), (101, 3));
+}
