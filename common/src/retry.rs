@@ -31,8 +31,11 @@ pub enum Known {
     Done(Outcome),
     /// It was never executed here.
     Never,
-    /// It may have been; its result is no longer kept.
+    /// It is too old for its client's window: executed and its result gone, or given up by the client. Whether this is a
+    /// retry or a first attempt that was delayed on its way, it must not be executed now.
     Forgotten,
+    /// The client itself has been forgotten: a first attempt is a new request, a retry may have been executed.
+    Stranger,
 }
 
 /// One client's results.
@@ -61,7 +64,7 @@ impl RetryTable {
                 None if request.seq <= session.horizon => Known::Forgotten,
                 None => Known::Never,
             },
-            None if self.horizon.is_some_and(|h| request.client <= h) => Known::Forgotten,
+            None if self.horizon.is_some_and(|h| request.client <= h) => Known::Stranger,
             None => Known::Never,
         }
     }
@@ -135,7 +138,7 @@ mod tests {
             table.record(&request(client, 1, 1), Outcome::Created);
         }
         assert_eq!(table.clients(), CLIENTS);
-        assert_eq!(table.lookup(&request(2, 1, 1)), Known::Forgotten);
+        assert_eq!(table.lookup(&request(2, 1, 1)), Known::Stranger);
         assert_eq!(table.lookup(&request(3, 1, 1)), Known::Done(Outcome::Created));
         assert_eq!(table.lookup(&request(5000, 1, 1)), Known::Never);
     }

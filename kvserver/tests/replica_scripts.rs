@@ -30,13 +30,21 @@ struct World {
     nodes: BTreeMap<NodeId, Node>,
     now: u64,
     flight: VecDeque<(NodeId, NodeId, PeerMsg)>,
+    /// Messages that a script brings in late.
+    delayed: Vec<(NodeId, NodeId, PeerMsg)>,
     cut: BTreeSet<NodeId>,
     tokens: u64,
+    /// How far a node's clock is ahead, in microseconds: it may jump when its machine restarts.
+    ahead: BTreeMap<NodeId, u64>,
 }
 
 impl World {
+    fn clock(&self, id: NodeId) -> Time {
+        Time(self.now + self.ahead.get(&id).copied().unwrap_or(0))
+    }
+
     fn node(&mut self, id: NodeId) -> &mut Node {
-        let now = Time(self.now);
+        let now = self.clock(id);
         self.nodes.entry(id).or_insert_with(|| {
             let disk = SlotImage::empty();
             let replica = Replica::new(Slot(0), setup(id, 1, now), disk.clone());
@@ -45,7 +53,7 @@ impl World {
     }
 
     fn handle(&mut self, id: NodeId, event: Event, log: &mut String) {
-        let (now, mut out) = (Time(self.now), Vec::new());
+        let (now, mut out) = (self.clock(id), Vec::new());
         self.node(id).replica.handle(now, event, &mut out);
         self.perform(id, out, log);
     }
@@ -106,22 +114,22 @@ impl World {
 
     /// One round of beacons from every coordinator, answered at once by everyone who is not cut off.
     fn beacons(&mut self, log: &mut String) {
-        let now = Time(self.now);
         for id in self.nodes.keys().copied().collect::<Vec<_>>() {
+            let now = self.clock(id);
             let mut beacons: Vec<(NodeId, Beacon)> = Vec::new();
             self.node(id).replica.beacons(now, &mut beacons);
             for (to, beacon) in beacons {
                 if self.cut.contains(&id) || self.cut.contains(&to) {
                     continue;
                 }
-                let mut out = Vec::new();
-                let ack: Option<BeaconAck> = self.node(to).replica.beacon(now, id, &beacon, &mut out);
+                let (answered, mut out) = (self.clock(to), Vec::new());
+                let ack: Option<BeaconAck> = self.node(to).replica.beacon(answered, id, &beacon, &mut out);
                 self.perform(to, out, log);
                 let Some(ack) = ack else { continue };
                 let grant = beacon.grant.map_or(String::new(), |g| format!(" grants {} ms", g.micros / 1000));
                 let _ = writeln!(log, "n{} ~> n{} beacon e{}{grant}", id.0, to.0, beacon.epoch);
                 let mut out = Vec::new();
-                self.node(id).replica.beacon_ack(now, to, now, now, &ack, &mut out);
+                self.node(id).replica.beacon_ack(now, to, now, answered, &ack, &mut out);
                 self.perform(id, out, log);
             }
         }
@@ -130,21 +138,37 @@ impl World {
     fn advance(&mut self, by: Duration, log: &mut String) {
         self.now += u64::try_from(by.as_micros()).expect("short");
         for id in self.nodes.keys().copied().collect::<Vec<_>>() {
-            if self.node(id).replica.deadline().is_some_and(|at| at <= Time(self.now)) {
+            let now = self.clock(id);
+            if self.node(id).replica.deadline().is_some_and(|at| at <= now) {
                 self.handle(id, Event::Tick, log);
             }
         }
     }
 
+    /// Lets everybody work for a while, beacon by beacon, and says only what was asked, answered and alarmed.
+    fn run_for(&mut self, millis: u64, log: &mut String) {
+        let mut everything = String::new();
+        for _ in 0..millis / 50 {
+            self.advance(Duration::from_millis(50), &mut everything);
+            self.beacons(&mut everything);
+            self.deliver(&mut everything, |_, _| true);
+        }
+        let told = |line: &&str| [" asks ", " reply ", " ALARM "].iter().any(|word| line.contains(word));
+        everything.lines().filter(told).for_each(|line| writeln!(log, "{line}").expect("a string"));
+    }
+
     fn state(&mut self) -> String {
-        let now = Time(self.now);
         let mut text = String::new();
         for (id, node) in &self.nodes {
+            let now = self.clock(*id);
             let replica = &node.replica;
             let epoch = replica.view().map_or(0, |v| v.epoch.0);
             let reads = if replica.may_read(now) { "reads" } else { "no reads" };
-            let records: Vec<String> =
-                replica.image().records().map(|(k, v)| format!("{}={}", text_of(k), text_of(v))).collect();
+            let map = &replica.image().map;
+            let mut records: Vec<String> = map.iter().map(|(k, v)| format!("{}={}", text_of(k), text_of(v))).collect();
+            if records.len() > 10 {
+                records = vec![format!("{} records", map.len())];
+            }
             let (role, commit, end) = (replica.role_name(), replica.commit(), replica.end());
             let _ =
                 writeln!(text, "n{} {role} e{epoch} commit {commit} end {end} {reads} {{{}}}", id.0, records.join(" "));
@@ -183,8 +207,9 @@ impl World {
             if delete { WriteOp::Delete } else { WriteOp::Put(args.next_pos().ok_or("value")?.to_string().into()) };
         let (client, seq) = (named(&mut args, "client")?, named(&mut args, "seq")?.unwrap_or(1));
         let retry = named(&mut args, "retry")?.unwrap_or(false);
+        let lowest_unacked = named(&mut args, "lowest")?.unwrap_or(1);
         args.reject_next()?;
-        let request = client.map(|c: u128| RequestId { client: ClientId(c), seq, lowest_unacked: 1 });
+        let request = client.map(|c: u128| RequestId { client: ClientId(c), seq, lowest_unacked });
         self.tokens += 1;
         let token = Token { conn: 0, index: self.tokens };
         self.handle(id, Event::Write { write: Write { key, op, request, retry }, token }, log);
@@ -215,7 +240,7 @@ impl World {
         let key = args.next_pos().ok_or("key")?.to_string();
         args.reject_next()?;
         self.tokens += 1;
-        let (token, now, mut out) = (Token { conn: 0, index: self.tokens }, Time(self.now), Vec::new());
+        let (token, now, mut out) = (Token { conn: 0, index: self.tokens }, self.clock(id), Vec::new());
         let read = match self.node(id).replica.read(now, key.as_bytes(), token, &mut out) {
             Read::Value(value) => format!("value {}", text_of(value)),
             Read::Later => format!("later (#{})", token.index),
@@ -227,7 +252,7 @@ impl World {
     }
 
     fn restart(&mut self, id: NodeId) {
-        let now = Time(self.now);
+        let now = self.clock(id);
         let node = self.node(id);
         node.boot += 1;
         node.unsynced.clear();
@@ -345,7 +370,22 @@ impl Runner for World {
                         let only = first.as_ref().map(|_| node()).transpose()?;
                         self.deliver(&mut log, |_, to| only.is_none_or(|only| only == to));
                     }
-                    "lose" => self.flight.clear(),
+                    "lose" => {
+                        let only = first.as_ref().map(|_| node()).transpose()?;
+                        self.flight.retain(|(_, to, _)| only.is_some_and(|only| only != *to));
+                    }
+                    "delay" => {
+                        let id = node()?;
+                        let (late, kept): (Vec<_>, Vec<_>) = self.flight.drain(..).partition(|(_, to, _)| *to == id);
+                        self.delayed.extend(late);
+                        self.flight = VecDeque::from(kept);
+                    }
+                    "late" => self.flight.extend(self.delayed.drain(..)),
+                    "clock" => {
+                        let ahead = args.next_pos().ok_or("ms")?.parse::<u64>()? * 1000;
+                        let id = node()?;
+                        self.ahead.insert(id, ahead);
+                    }
                     "cut" => drop(self.cut.insert(node()?)),
                     "mend" => self.cut.clear(),
                     "hold" => {
@@ -358,6 +398,7 @@ impl Runner for World {
                         self.fsync(id, &mut log);
                     }
                     "restart" => self.restart(node()?),
+                    "run" => self.run_for(first.ok_or("ms")?.parse()?, &mut log),
                     "wait" => self.advance(Duration::from_millis(first.ok_or("ms")?.parse()?), &mut log),
                     "handover" => {
                         let to = NodeId(args.next_pos().ok_or("to")?.parse()?);

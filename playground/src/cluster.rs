@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use crate::node;
-use crate::process::{Launch, Process, Signal};
+use crate::process::{Launch, Process};
 use crate::status;
 
 /// How long a process may take to listen. Start-up reads the data back, so this is generous.
@@ -151,7 +151,7 @@ impl Cluster {
     pub fn stop(&mut self) -> Vec<(String, std::io::Result<ExitStatus>)> {
         for server in &mut self.servers {
             // Whoever cannot be signalled is dealt with below.
-            let _ = server.signal(Signal::TERM);
+            let _ = server.ask_to_stop();
         }
         let deadline = Instant::now() + STOP;
         let mut ends = Vec::new();

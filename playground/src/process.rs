@@ -46,6 +46,8 @@ pub struct Process {
     child: Child,
     address: String,
     ended: Option<ExitStatus>,
+    /// Whether it was asked to stop: a second request would mean "at once".
+    asked: bool,
 }
 
 impl Process {
@@ -56,7 +58,7 @@ impl Process {
     pub fn start(launch: Launch, patience: Duration) -> anyhow::Result<Process> {
         let from = std::fs::metadata(&launch.log).map_or(0, |found| found.len());
         let child = spawn(&launch)?;
-        let mut process = Process { launch, child, address: String::new(), ended: None };
+        let mut process = Process { launch, child, address: String::new(), ended: None, asked: false };
         let deadline = Instant::now() + patience;
         loop {
             // Looked at before the log: what an ended child wrote last is then seen for certain.
@@ -161,12 +163,24 @@ impl Process {
         }
     }
 
-    /// Stops it in order (SIGTERM) and, after `patience`, for certain.
+    /// Asks it to stop in order (SIGTERM), once.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn ask_to_stop(&mut self) -> io::Result<()> {
+        if self.asked {
+            return Ok(());
+        }
+        self.asked = true;
+        self.signal(Signal::TERM)
+    }
+
+    /// Stops it in order and, after `patience`, for certain.
     ///
     /// # Errors
     /// The system refuses.
     pub fn stop(&mut self, patience: Duration) -> io::Result<ExitStatus> {
-        self.signal(Signal::TERM)?;
+        self.ask_to_stop()?;
         match self.wait(patience) {
             Err(late) if late.kind() == io::ErrorKind::TimedOut => self.kill(),
             other => other,

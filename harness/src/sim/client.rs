@@ -229,7 +229,7 @@ impl World {
                 Some(seen) => self.done(c, op, server, Action::Get { seen: Some(seen) }),
                 None => self.fail(format!("c{c} op {op} reads {value:?} from s{server}, which nobody wrote")),
             },
-            Reply::Page(_) => self.fail(format!("c{c} op {op} is answered with a page from s{server}")),
+            Reply::Page(_) => self.fail(format!("c{c} op {op} is answered with a page, which nobody asked for")),
             Reply::Refused(Refusal::NotResponsible) => {
                 self.stats.bump("refused: not responsible");
                 self.learn(c, server);

@@ -1,47 +1,120 @@
-//! One server's disk: journal bytes of which only a part is sure to survive a power cut.
+//! One server's data directory: the real files, written and read by the real code, on a disk that can lose power.
 //!
 //! A killed process leaves what it has written; a power cut leaves what was fsynced and, of the rest, any prefix, torn at
-//! any byte. The bytes are the real ones: written by the real codec, read back by the real recovery.
+//! any byte. The journal's writer thread is replaced by events (its grouping is the same); codec, checkpoint and recovery
+//! are the product's.
 
-use common::sealed;
-use kvserver::storage::{Record, SlotImage};
+use common::{NodeId, Slot, StoreUuid};
+use kvserver::storage::checkpoint::Label;
+use kvserver::storage::codec::{SegmentHead, put_head};
+use kvserver::storage::manifest::{segment_in, segment_name};
+use kvserver::storage::mem_disk::MemDisk;
+use kvserver::storage::{CheckpointWriter, Disk, FileOp, Role, SlotEncoder, SlotImage, recover};
 
-/// A file that is only ever appended to, and cut back by recovery.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Journal {
-    bytes: Vec<u8>,
-    synced: usize,
+/// A data directory.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    disk: MemDisk,
+    segment: u64,
+    name: String,
+    length: u64,
+    generation: u64,
 }
 
-impl Journal {
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
+impl Files {
+    /// What a starting process does: recovers every slot's image, finishes what was interrupted, begins a segment.
+    ///
+    /// # Errors
+    /// The directory is damaged in a way that nothing here can have caused.
+    pub(super) fn open(&mut self, slots: u16) -> Result<Vec<SlotImage>, String> {
+        let mut found = recover(&self.disk).map_err(|e| e.to_string())?;
+        for op in found.chores {
+            self.perform(op);
+        }
+        self.generation = found.generation;
+        self.begin(found.next_segment, found.after);
+        Ok((0..slots).map(|slot| found.images.remove(&Slot(slot)).unwrap_or_else(SlotImage::empty)).collect())
+    }
+
+    fn begin(&mut self, segment: u64, after: u64) {
+        (self.segment, self.name) = (segment, segment_name(segment));
+        let mut head = Vec::new();
+        put_head(&mut head, &SegmentHead { segment, after });
+        self.perform(FileOp::Create(self.name.clone()));
+        self.perform(FileOp::Append(self.name.clone(), &head));
+        self.perform(FileOp::Sync(self.name.clone()));
+        self.perform(FileOp::SyncDir);
+        self.length = head.len() as u64;
+    }
+
+    /// A memory disk fails only when a test tells it to; see [`Files::checkpoint`].
+    fn perform(&mut self, op: FileOp<'_>) {
+        let done = self.disk.perform(op);
+        debug_assert!(done.is_ok(), "{done:?}");
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+        self.length += bytes.len() as u64;
+        self.perform(FileOp::Append(self.name.clone(), bytes));
     }
 
-    /// An fsync begun when the file had `upto` bytes has returned.
-    pub(super) fn synced(&mut self, upto: usize) {
-        self.synced = self.synced.max(upto.min(self.bytes.len()));
+    /// The fsync of everything written so far has returned.
+    pub(super) fn sync(&mut self) {
+        self.perform(FileOp::Sync(self.name.clone()));
     }
 
-    /// Recovery cut a torn tail and synced the rest.
-    pub(super) fn recovered(&mut self, len: usize) {
-        self.bytes.truncate(len);
-        self.synced = self.bytes.len();
+    /// The journal goes on in a new segment. Nothing may be unsynced.
+    pub(super) fn rotate(&mut self) {
+        self.begin(self.segment + 1, self.length);
+    }
+
+    /// Writes a checkpoint of all slots and lets the old segments go. `stop`: the process dies after so many file
+    /// operations, if it gets that far. True if the checkpoint is whole.
+    pub(super) fn checkpoint<'a>(
+        &mut self,
+        images: impl Iterator<Item = (Slot, &'a SlotImage)>,
+        (node, store): (NodeId, StoreUuid),
+        stop: Option<u64>,
+    ) -> bool {
+        self.disk.operations_left = stop;
+        let label = Label { generation: self.generation + 1, first_segment: self.segment, store };
+        let done = Self::write_checkpoint(&mut self.disk, label, images, node) && self.trim();
+        self.disk.operations_left = None;
+        self.generation = label.generation;
+        done
+    }
+
+    fn write_checkpoint<'a>(
+        disk: &mut MemDisk,
+        label: Label,
+        images: impl Iterator<Item = (Slot, &'a SlotImage)>,
+        node: NodeId,
+    ) -> bool {
+        let Ok(mut writer) = CheckpointWriter::begin(disk, label) else { return false };
+        let mut encoder = SlotEncoder::default();
+        for (slot, image) in images {
+            encoder.encode(slot, Role::of(image.view.as_ref(), node), &image.parts());
+            if writer.add(&encoder).is_err() {
+                return false;
+            }
+        }
+        writer.commit().is_ok()
+    }
+
+    fn trim(&mut self) -> bool {
+        let names = self.disk.names().unwrap_or_default();
+        let old = names.into_iter().filter(|name| segment_in(name).is_some_and(|segment| segment < self.segment));
+        old.map(FileOp::Remove).chain([FileOp::SyncDir]).all(|op| self.disk.perform(op).is_ok())
     }
 
     /// The power fails.
     pub(super) fn power_cut(&mut self, rng: &mut fastrand::Rng) {
-        let keep = rng.usize(self.synced..=self.bytes.len());
-        self.bytes.truncate(keep);
+        self.disk.lose_power(|n| rng.usize(..=n));
     }
 
     /// Everything is gone.
     pub(super) fn wipe(&mut self) {
-        *self = Journal::default();
+        *self = Files::default();
     }
 }
 
@@ -69,30 +142,4 @@ impl Mood {
             Mood::Stuck | Mood::Full => None,
         }
     }
-}
-
-/// Appends a record as the journal writer does.
-pub(super) fn encode(out: &mut Vec<u8>, record: &Record) {
-    sealed::seal(out, |out| {
-        if let Ok(json) = serde_json::to_vec(record) {
-            out.extend_from_slice(&json);
-        }
-    });
-}
-
-/// What a restarted process finds: every slot's image, and how many bytes of the journal are whole.
-///
-/// # Errors
-/// The journal is damaged in a way that no torn write explains.
-pub(super) fn recover(bytes: &[u8], slots: u16) -> Result<(Vec<SlotImage>, usize), String> {
-    let mut images: Vec<SlotImage> = (0..slots).map(|_| SlotImage::empty()).collect();
-    let mut len = 0;
-    for line in bytes.split_inclusive(|b| *b == b'\n') {
-        let Some(payload) = sealed::open(line).filter(|_| line.ends_with(b"\n")) else { break };
-        let record: Record = serde_json::from_slice(payload).map_err(|e| format!("at byte {len}: {e}"))?;
-        let image = images.get_mut(usize::from(record.slot.0)).ok_or("a record of an unknown slot")?;
-        image.replay(record.mark, record.change).map_err(|e| format!("at byte {len}: {e}"))?;
-        len += line.len();
-    }
-    Ok((images, len))
 }

@@ -40,6 +40,8 @@ pub struct Plan {
     pub think: u64,
     /// In how many of 100 requests a client asks a random server.
     pub stray: u32,
+    /// How long from one checkpoint to the next, in microseconds.
+    pub checkpoints: std::ops::Range<u64>,
     /// Every member is asked before a read is answered (R3).
     pub confirm_reads: bool,
     /// How long faults go on at least, in microseconds.
@@ -74,6 +76,11 @@ impl Plan {
             keys: rng.u32(3..=10),
             think: rng.u64(40_000..160_000),
             stray: rng.u32(5..40),
+            checkpoints: match rng.u8(0..4) {
+                0 => 60_000_000..120_000_000,
+                1 => 20_000..400_000,
+                _ => 300_000..3_000_000,
+            },
             confirm_reads: rng.u8(0..6) == 0,
             trouble: rng.u64(6_000_000..12_000_000),
             pace: rng.u64(150_000..600_000),

@@ -19,8 +19,10 @@ pub(super) enum Event {
     Pulse { server: usize, inc: u32 },
     /// A heartbeat is due.
     Heartbeat { server: usize, inc: u32 },
-    /// An fsync that covers this many bytes of the journal has returned.
-    Synced { server: usize, inc: u32, upto: usize },
+    /// The journal's fsync of this number has returned.
+    Synced { server: usize, inc: u32, number: u64 },
+    /// A checkpoint begins, or its files are written.
+    Checkpoint { server: usize, inc: u32 },
     /// A server notices that its control connection is gone, or tries to make one.
     Control { server: usize, inc: u32, conn: u64 },
     /// A link to `peer` was just made.

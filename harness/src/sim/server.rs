@@ -11,9 +11,10 @@ use common::view::NodeInfo;
 use common::{BootId, ClusterId, Epoch, Meta, NodeId, NodeState, Slot, StoreUuid, Time, View};
 use kvserver::replica::{Action, Event as Happening, Read, Replica, Setup, Token, Write, WriteOp};
 use kvserver::storage::Record;
+use kvserver::storage::codec::put_record;
 
 use super::clock::Clock;
-use super::disk::{Journal, Mood, encode, recover};
+use super::disk::{Files, Mood};
 use super::queue::Event;
 use super::wire::{Party, Request, Want, Wire};
 use super::world::World;
@@ -26,7 +27,7 @@ pub(super) struct Server {
     pub(super) store: StoreUuid,
     pub(super) boot: BootId,
     pub(super) cluster: Option<ClusterId>,
-    pub(super) journal: Journal,
+    pub(super) files: Files,
     pub(super) mood: Mood,
     /// Counts the processes that ever ran here, so that nothing meant for one reaches another.
     pub(super) inc: u32,
@@ -55,6 +56,9 @@ pub(super) struct Process {
     /// The same for the fsync under way.
     flight_marks: BTreeMap<Slot, u64>,
     pub(super) sync: Option<Sync>,
+    syncs: u64,
+    /// A checkpoint is under way: the journal has been rotated for it.
+    checkpointing: bool,
     pub(super) meta: u64,
     pub(super) views: BTreeMap<Slot, View>,
     pub(super) nodes: BTreeMap<NodeId, NodeInfo>,
@@ -68,7 +72,7 @@ pub(super) struct Process {
 /// An fsync under way.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sync {
-    pub(super) upto: usize,
+    pub(super) number: u64,
     pub(super) since: u64,
 }
 
@@ -80,7 +84,7 @@ impl Server {
             store: StoreUuid(0x1000 + index as u128),
             boot: BootId(0),
             cluster: None,
-            journal: Journal::default(),
+            files: Files::default(),
             mood: Mood::Well,
             inc: 0,
             process: None,
@@ -127,11 +131,10 @@ impl World {
         }
         let server = &mut self.servers[s];
         server.used = true;
-        let (images, len) = match recover(server.journal.bytes(), record.slots) {
-            Ok(found) => found,
-            Err(e) => return self.fail(format!("s{s} cannot recover its journal: {e}")),
+        let images = match server.files.open(record.slots) {
+            Ok(images) => images,
+            Err(e) => return self.fail(format!("s{s} cannot recover its directory: {e}")),
         };
-        server.journal.recovered(len);
         server.boot = server.boot.next();
         server.inc += 1;
         server.paused = false;
@@ -158,6 +161,8 @@ impl World {
             queue_marks: BTreeMap::new(),
             flight_marks: BTreeMap::new(),
             sync: None,
+            syncs: 0,
+            checkpointing: false,
             meta: 0,
             views: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -171,6 +176,7 @@ impl World {
         self.stats.bump("process starts");
         let (now, rng) = (self.now, &mut self.rng);
         let beat = self.timing.beacon.as_micros() as u64;
+        self.queue.at(now + rng.u64(self.plan.checkpoints.clone()), Event::Checkpoint { server: s, inc });
         self.queue.at(now + rng.u64(0..beat), Event::Pulse { server: s, inc });
         self.queue.at(now + rng.u64(0..50_000), Event::Heartbeat { server: s, inc });
         self.queue.at(now + rng.u64(100..5_000), Event::Control { server: s, inc, conn: 0 });
@@ -191,10 +197,10 @@ impl World {
         let server = &mut self.servers[s];
         let Some(process) = server.process.take() else { return };
         if power {
-            server.journal.power_cut(&mut self.rng);
+            server.files.power_cut(&mut self.rng);
         } else if !process.queue.is_empty() && server.mood != Mood::Full && self.rng.bool() {
             let torn = self.rng.usize(..=process.queue.len());
-            server.journal.write(&process.queue[..torn]);
+            server.files.write(&process.queue[..torn]);
         }
         server.paused = false;
         server.deferred.clear();
@@ -297,7 +303,7 @@ impl World {
         self.stats.journaled(&record);
         self.trace.line(self.now, || format!("s{s} slot {} journals {:?}", record.slot, record.change));
         let Some(process) = self.servers[s].process.as_mut() else { return };
-        encode(&mut process.queue, &record);
+        put_record(&mut process.queue, &record);
         process.queue_marks.insert(record.slot, record.mark);
         self.start_sync(s);
     }
@@ -310,27 +316,60 @@ impl World {
         if process.sync.is_some() || process.queue.is_empty() || server.mood == Mood::Full {
             return;
         }
-        server.journal.write(&process.queue);
+        server.files.write(&process.queue);
         process.queue.clear();
         process.flight_marks = std::mem::take(&mut process.queue_marks);
-        let upto = server.journal.bytes().len();
-        process.sync = Some(Sync { upto, since: now });
+        process.syncs += 1;
+        let number = process.syncs;
+        process.sync = Some(Sync { number, since: now });
         if let Some(takes) = server.mood.fsync(&mut self.rng) {
-            self.queue.at(now + takes, Event::Synced { server: s, inc: server.inc, upto });
+            self.queue.at(now + takes, Event::Synced { server: s, inc: server.inc, number });
         }
     }
 
-    pub(super) fn synced(&mut self, s: usize, upto: usize) {
-        self.servers[s].journal.synced(upto);
-        let Some(process) = self.servers[s].process.as_mut() else { return };
-        if process.sync.is_none_or(|sync| sync.upto != upto) {
+    pub(super) fn synced(&mut self, s: usize, number: u64) {
+        let server = &mut self.servers[s];
+        let Some(process) = server.process.as_mut() else { return };
+        if process.sync.is_none_or(|sync| sync.number != number) {
             return;
         }
         process.sync = None;
+        server.files.sync();
         for (slot, mark) in std::mem::take(&mut process.flight_marks) {
             self.handle(s, slot, Happening::Durable { mark });
         }
         self.start_sync(s);
+    }
+
+    /// A checkpoint is due: first the journal goes on in a new segment, then all slots are written.
+    pub(super) fn checkpoint(&mut self, s: usize) {
+        let (now, inc) = (self.now, self.servers[s].inc);
+        let server = &mut self.servers[s];
+        let Some(process) = server.process.as_mut() else { return };
+        if !process.checkpointing {
+            let idle = process.sync.is_none() && process.queue.is_empty() && server.mood != Mood::Full;
+            if idle {
+                server.files.rotate();
+                process.checkpointing = true;
+            }
+            let soon = if idle { self.rng.u64(100..30_000) } else { self.rng.u64(300..3_000) };
+            return self.queue.at(now + soon, Event::Checkpoint { server: s, inc });
+        }
+        process.checkpointing = false;
+        let stop = (!self.healed && self.rng.u8(0..16) == 0).then(|| self.rng.u64(0..30));
+        let images = process.replicas.iter().map(|replica| (replica.slot(), replica.image()));
+        let done = server.files.checkpoint(images, (server.node, server.store), stop);
+        self.trace.line(now, || format!("s{s} writes a checkpoint{}", if done { "" } else { " and dies of it" }));
+        if done {
+            self.stats.bump("checkpoints");
+            let next = now + self.rng.u64(self.plan.checkpoints.clone());
+            self.queue.at(next, Event::Checkpoint { server: s, inc });
+        } else {
+            self.stats.bump("deaths in a checkpoint");
+            let power = self.rng.bool();
+            self.stop_server(s, power);
+            self.start_later(s, 20_000..600_000);
+        }
     }
 
     // ---- beacons ----

@@ -171,6 +171,7 @@ impl World {
             | Event::Pulse { server, inc }
             | Event::Heartbeat { server, inc }
             | Event::Control { server, inc, .. }
+            | Event::Checkpoint { server, inc }
             | Event::Synced { server, inc, .. } => {
                 if self.servers[server].inc != inc || self.servers[server].process.is_none() {
                 } else if self.servers[server].paused {
@@ -199,7 +200,8 @@ impl World {
             Event::Pulse { server, .. } => self.pulse(server),
             Event::Heartbeat { server, .. } => self.heartbeat(server),
             Event::Control { server, conn, .. } => self.control(server, conn),
-            Event::Synced { server, upto, .. } => self.synced(server, upto),
+            Event::Synced { server, number, .. } => self.synced(server, number),
+            Event::Checkpoint { server, .. } => self.checkpoint(server),
             _ => {}
         }
     }
@@ -365,7 +367,7 @@ impl World {
     pub(super) fn fresh_directory(&mut self, s: usize) {
         self.next_node += 1;
         let server = &mut self.servers[s];
-        server.journal.wipe();
+        server.files.wipe();
         server.node = NodeId(self.next_node);
         server.store = StoreUuid(0x1000 + u128::from(self.next_node));
         server.boot = common::BootId(0);

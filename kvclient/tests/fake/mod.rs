@@ -134,11 +134,12 @@ impl Connection {
         match request {
             Request::Keyrange => say(out, &Answer::Keyrange(&state.keyrange)),
             Request::KeyrangeRead => say(out, &Answer::KeyrangeRead(&state.keyrange_read)),
-            Request::Ecs => match &state.ecs {
-                Some(address) => say(out, &Answer::Ecs(address)),
-                None => say(out, &Answer::NoEcs("alone")),
+            Request::Ecs => match state.ecs.as_deref() {
+                Some(addr) => say(out, &Answer::Ecs(addr)),
+                None => say(out, &Answer::NoEcs("this server is standalone")),
             },
             Request::Status => say(out, &Answer::Status(r#"{"serving":true,"slots":[1,2]}"#)),
+            Request::Scan { .. } => say(out, &Answer::NotResponsible),
             Request::Get { key, .. } => return self.get(&mut state, key, out),
             Request::Scan { at, after } => return self.scan(&mut state, *at, *after, out),
             Request::Write(write) => return self.write(&mut state, write, out),

@@ -70,6 +70,15 @@ impl Stub {
         self.state.lock().unwrap().writes.clone()
     }
 
+    /// As a server answers that is alone.
+    pub(super) fn alone(&self) {
+        self.state.lock().unwrap().alone = true;
+    }
+
+    pub(super) fn ecs(&self) -> Result<String, &'static str> {
+        if self.state.lock().unwrap().alone { Err("alone") } else { Ok("127.0.0.1:3000".into()) }
+    }
+
     /// Everything is one slot.
     pub(super) fn scan(&self, after: Option<&[u8]>, token: Token) -> Scan {
         let state = self.state.lock().unwrap();
@@ -81,15 +90,6 @@ impl Stub {
             return Scan::Later;
         }
         Scan::Page(page)
-    }
-
-    /// As a server answers that is alone.
-    pub(super) fn alone(&self) {
-        self.state.lock().unwrap().alone = true;
-    }
-
-    pub(super) fn ecs(&self) -> Result<String, &'static str> {
-        if self.state.lock().unwrap().alone { Err("alone") } else { Ok("127.0.0.1:3000".into()) }
     }
 
     pub(super) fn read<R>(&self, key: &[u8], token: Token, f: impl FnOnce(Read<'_>) -> R) -> R {

@@ -62,6 +62,8 @@ pub(super) struct Coordinator {
     pub(super) followers: BTreeMap<NodeId, Progress>,
     /// L3: not active before.
     pub(super) active_from: Time,
+    /// The mark of the record of the view: a coordinator that serves must not forget its epoch in a restart.
+    view_mark: u64,
     /// Who waits for which entry, and since when.
     waiting: BTreeMap<Seq, Vec<(Token, Time)>>,
     /// Writes that came before the slot was active, or while the lease is out, and until when they wait.
@@ -93,6 +95,7 @@ impl Coordinator {
             phase: Phase::Recovering,
             followers: BTreeMap::new(),
             active_from: ctx.leases.active_from(ctx.view, ctx.setup),
+            view_mark: ctx.log.mark(),
             waiting: BTreeMap::new(),
             parked: VecDeque::new(),
             writable,
@@ -117,7 +120,9 @@ impl Coordinator {
 
     /// Takes over a directly following view of its own (L4).
     pub(super) fn carry_on(&mut self, ctx: &mut Ctx<'_>) {
-        self.phase = Phase::Active;
+        if let Phase::Released { .. } = std::mem::replace(&mut self.phase, Phase::Active) {
+            self.followers.values_mut().for_each(|f| (f.heard, f.stalled) = (ctx.now, ctx.now));
+        }
         self.rounds = Rounds { latest: self.rounds.latest, confirmed: self.rounds.latest, ..Rounds::default() };
         self.regroup(ctx);
         self.step(ctx);
@@ -134,7 +139,7 @@ impl Coordinator {
             let standing = if ctx.view.isr.contains_key(&node) { Standing::Member } else { Standing::Learner };
             let mut progress = old.remove(&node).unwrap_or_else(|| Progress::new(standing, ctx.now));
             progress.standing = standing;
-            progress.synced = false;
+            progress.close(ctx.now);
             progress.walk = None;
             progress.asked = None;
             self.followers.insert(node, progress);
@@ -199,8 +204,9 @@ impl Coordinator {
             }
             let reply = match ctx.log.image.retries.lookup(request) {
                 Known::Done(outcome) => Some(Reply::Written(outcome)),
-                Known::Forgotten if write.retry => Some(Reply::Unknown("the result of this retry is no longer kept")),
-                Known::Forgotten | Known::Never => None,
+                Known::Forgotten => Some(Reply::Unknown("the result of this request is no longer kept")),
+                Known::Stranger if write.retry => Some(Reply::Unknown("the result of this retry is no longer kept")),
+                Known::Stranger | Known::Never => None,
             };
             if let Some(reply) = reply {
                 ctx.out.push(Action::Reply { token, reply });
@@ -232,13 +238,10 @@ impl Coordinator {
         let rank = rank_of(ctx.view, node);
         let Some(follower) = self.followers.get_mut(&node) else { return };
         loop {
-            match follower.next_entries(ctx.log) {
+            match follower.next_entries(ctx.now, ctx.log) {
                 Ok(None) => return,
                 Ok(Some((prev, entries))) => {
                     let Some(prev) = ctx.log.id_at(prev) else { return };
-                    if follower.matched == prev.seq {
-                        follower.stalled = ctx.now;
-                    }
                     follower.last_send = ctx.now;
                     let (slot, epoch, commit) = (ctx.view.slot, ctx.view.epoch, ctx.log.commit());
                     ctx.send(node, PeerMsg::PutFromCoordinator { slot, epoch, rank, prev, entries, commit });
@@ -267,18 +270,20 @@ impl Coordinator {
     /// A follower has answered the Sync of this epoch: its log agrees up to `at`, or it cannot tell.
     pub(super) fn sync_acked(&mut self, ctx: &mut Ctx<'_>, node: NodeId, at: Option<Seq>) {
         let Some(follower) = self.followers.get_mut(&node) else { return };
-        let Some(at) = at.filter(|at| ctx.log.after(*at).is_some()) else {
-            follower.synced = true;
-            if follower.walk.is_none() {
-                self.beyond_reach(ctx, node);
-            }
+        let reopened = !std::mem::replace(&mut follower.synced, true);
+        if follower.walk.is_some() {
+            // The walk has made it give up its position since: only what the walk ends with counts.
             return;
-        };
-        follower.acked(ctx.now, at);
-        if !follower.streaming || !follower.synced {
-            follower.rewind();
         }
-        (follower.synced, follower.streaming) = (true, true);
+        let Some(at) = at.filter(|at| ctx.log.after(*at).is_some()) else {
+            return self.beyond_reach(ctx, node);
+        };
+        if reopened || !follower.streaming {
+            follower.reopen(ctx.now, at);
+        } else {
+            follower.acked(ctx.now, at);
+        }
+        follower.streaming = true;
         self.flush(ctx, node);
         self.step(ctx);
     }
@@ -312,7 +317,8 @@ impl Coordinator {
     fn try_activate(&mut self, ctx: &mut Ctx<'_>) {
         let end = ctx.log.end().seq;
         let all_have_it = self.required().all(|(_, f)| f.synced && f.matched >= end);
-        if self.lying || ctx.now < self.active_from || !all_have_it || ctx.log.durable() < end {
+        let durable = ctx.log.durable() >= end && ctx.log.is_durable(self.view_mark);
+        if self.lying || ctx.now < self.active_from || !all_have_it || !durable {
             return;
         }
         self.phase = Phase::Active;
@@ -428,14 +434,23 @@ impl Coordinator {
     /// C2, and everything that may have been lost on the way.
     fn chase(&mut self, ctx: &mut Ctx<'_>) {
         let timing = &ctx.setup.timing;
+        // Without beacons nobody has anything to answer.
+        let judges = !matches!(self.phase, Phase::Released { .. });
         for node in self.followers.keys().copied().collect::<Vec<_>>() {
             let Some(follower) = self.followers.get_mut(&node) else { continue };
-            if follower.required() && follower.overdue(ctx.now, ctx.log.end().seq, timing) {
+            if judges && follower.required() && follower.overdue(ctx.now, ctx.log.end().seq, timing) {
                 if ctx.off(Rule::DropPending) && follower.standing != Standing::Member {
                     follower.standing = Standing::Learner;
                 } else if follower.may_ask(ctx.now, timing) {
                     ctx.ask(Change::Shrink { node });
                 }
+            }
+            let Some(follower) = self.followers.get_mut(&node) else { continue };
+            if follower.walk.is_some() && ctx.now.since(follower.heard) > timing.append_timeout {
+                // A dead learner's walk must not keep a log in memory: once it answers again, another one begins.
+                self.end_walk(ctx, node);
+            } else if follower.synced && !follower.streaming && follower.walk.is_none() {
+                self.beyond_reach(ctx, node);
             }
             let Some(follower) = self.followers.get_mut(&node) else { continue };
             if follower.should_resend(ctx.now, timing) {

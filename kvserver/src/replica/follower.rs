@@ -1,5 +1,7 @@
 //! The part of everyone who follows a coordinator: members of the ISR and learners.
 
+use std::collections::VecDeque;
+
 use common::peer::{Beacon, BeaconAck, Leaf, PeerMsg};
 use common::view::Part;
 use common::{Entry, Lineage, LogId, NodeId, Rule, Seq};
@@ -45,10 +47,10 @@ impl Follower {
             PeerMsg::Confirm { round, .. } => ctx.send(from, PeerMsg::ConfirmAck { slot, epoch, round }),
             PeerMsg::WalkBegin { walk, .. } if self.part == Part::Learner => self.walk_begin(ctx, walk),
             PeerMsg::WalkFill { walk, frame, leaves, .. } => {
-                let Some((current, expected)) = &mut self.walk else { return Ok(()) };
-                if *current != walk {
+                let Some((_, expected)) = self.walk.as_mut().filter(|(current, _)| *current == walk) else {
+                    self.unknown_walk(ctx, walk);
                     return Ok(());
-                }
+                };
                 if frame == *expected {
                     *expected += 1;
                     ctx.log.image.map.fill(&leaves);
@@ -63,6 +65,8 @@ impl Follower {
                     self.when_durable(ctx, PeerMsg::WalkDone { slot, epoch, walk, ok: true });
                 } else if self.walk.is_some_and(|(current, _)| current == walk) {
                     self.walk_end(ctx, walk, entries, at, root, lineage, retries);
+                } else {
+                    self.unknown_walk(ctx, walk);
                 }
             }
             _ => {}
@@ -74,9 +78,16 @@ impl Follower {
     fn sync(&mut self, ctx: &mut Ctx<'_>, from: NodeId, lineage: &Lineage, end: Seq) -> Result<(), String> {
         let (slot, epoch, commit) = (ctx.view.slot, ctx.view.epoch, ctx.log.commit());
         let mut at = None;
-        if self.synced {
-            // Asked again, or an old question: within an epoch the coordinator's log only grows, so nothing is cut.
+        // Asked again, or an old question, perhaps from before a restart: whoever has entries of this very epoch was in
+        // session at it. Within an epoch the coordinator's log only grows, so nothing is cut.
+        let again = self.synced || (ctx.log.has_position() && ctx.log.end().epoch == epoch);
+        if again {
             at = Some(ctx.log.end().seq);
+        } else if self.contradicts(ctx, lineage, end) {
+            if self.part == Part::Member {
+                let base = ctx.log.image.base;
+                return Err(format!("slot {slot}: entry {base:?}, committed here, is another one at {from}"));
+            }
         } else if ctx.log.has_position() {
             let (my_end, mine) = (ctx.log.end().seq, &ctx.log.image.lineage);
             at = mine.agreed(my_end, commit, lineage, end);
@@ -93,11 +104,17 @@ impl Follower {
             // A coordinator whose log is shorter than what is committed here will see it from the answer.
             ctx.log.truncate(at, ctx.out);
         }
-        self.synced = self.synced || at.is_some_and(|at| at <= end);
-        self.walk = None;
+        self.synced = again || at.is_some_and(|at| at <= end);
         let (store, boot) = (ctx.setup.me.store, ctx.setup.me.boot);
         self.when_durable(ctx, PeerMsg::SyncAck { slot, epoch, at, commit, store, boot });
         Ok(())
+    }
+
+    /// Whether the coordinator's log has another entry where this copy's committed ones end. No member can be in that
+    /// place; a learner can after a recovery that accepted the loss of data, and is then replaced by content.
+    fn contradicts(&self, ctx: &Ctx<'_>, lineage: &Lineage, end: Seq) -> bool {
+        let Some(base) = ctx.log.image.base.filter(|base| base.seq <= end) else { return false };
+        lineage.epoch_at(base.seq).is_some_and(|epoch| epoch != base.epoch)
     }
 
     /// Entries of the coordinator.
@@ -174,7 +191,7 @@ impl Follower {
     pub(super) fn beacon(&mut self, ctx: &mut Ctx<'_>, beacon: &Beacon) -> BeaconAck {
         ctx.leases.promise(ctx.now, beacon.epoch, &ctx.setup.timing);
         if let Some(grant) = &beacon.grant {
-            ctx.leases.hold(beacon.epoch, grant);
+            ctx.leases.hold(ctx.now, beacon.epoch, grant, ctx.setup);
         }
         self.learn_commit(ctx, beacon.commit);
         let settled = self.synced && ctx.log.is_durable(self.view_mark);
@@ -203,6 +220,14 @@ impl Follower {
         self.when_durable(ctx, PeerMsg::WalkDigests { slot, epoch, walk, digests });
     }
 
+    /// A walk that a restart forgot, or whose failure the coordinator was not told: it must start over.
+    fn unknown_walk(&self, ctx: &mut Ctx<'_>, walk: u64) {
+        if self.walked != Some(walk) {
+            let (slot, epoch) = (ctx.view.slot, ctx.view.epoch);
+            ctx.send(ctx.view.coordinator, PeerMsg::WalkDone { slot, epoch, walk, ok: false });
+        }
+    }
+
     #[allow(clippy::too_many_arguments)] // the fields of one message
     fn walk_end(
         &mut self,
@@ -219,7 +244,7 @@ impl Follower {
         self.walk = None;
         let ok = ctx.log.image.map.root() == root;
         if ok {
-            (ctx.log.image.base, ctx.log.image.tail) = (Some(at), Vec::new());
+            (ctx.log.image.base, ctx.log.image.tail) = (Some(at), VecDeque::new());
             (ctx.log.image.lineage, ctx.log.image.retries) = (lineage.clone(), retries.clone());
             ctx.log.record(Change::WalkEnd { entries, at, lineage, retries }, ctx.out);
             ctx.log.reset();

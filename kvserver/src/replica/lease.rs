@@ -29,8 +29,11 @@ impl Leases {
         }
     }
 
-    /// A grant arrived.
-    pub(super) fn hold(&mut self, epoch: Epoch, grant: &Grant) {
+    /// A grant arrived. One that answers another start of this server counts for nothing: its clock may have been another.
+    pub(super) fn hold(&mut self, now: Time, epoch: Epoch, grant: &Grant, setup: &Setup) {
+        if grant.answered < setup.started || grant.answered > now {
+            return;
+        }
         let until = grant.answered + Timing::granted(std::time::Duration::from_micros(grant.micros));
         if self.held.is_none_or(|(e, t)| epoch > e || until > t) {
             self.held = Some((epoch, until));

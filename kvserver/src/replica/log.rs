@@ -111,7 +111,7 @@ impl Log {
         }
         self.image.lineage.note(entry.id);
         self.index(&entry);
-        self.image.tail.push(entry);
+        self.image.tail.push_back(entry);
     }
 
     /// Cuts the uncommitted entries after `after` off. The caller has made sure that none of them is committed.
@@ -174,10 +174,10 @@ impl Log {
         self.trim();
     }
 
-    /// The entries after `seq`, if they are all still in memory.
+    /// The entries after `seq`, if they are all still in memory and the one at `seq` still has a name to be matched by.
     pub(super) fn after(&self, seq: Seq) -> Option<impl Iterator<Item = &Entry>> {
-        let first = self.recent.front().or(self.image.tail.first()).map_or(self.end().seq.next(), |e| e.id.seq);
-        if seq.next() < first || seq > self.end().seq {
+        let first = self.recent.front().or(self.image.tail.front()).map_or(self.end().seq.next(), |e| e.id.seq);
+        if seq.next() < first || seq > self.end().seq || self.id_at(seq).is_none() {
             return None;
         }
         let skip = usize::try_from(seq.0 + 1 - first.0).unwrap_or(usize::MAX);

@@ -106,10 +106,10 @@ impl Replica {
         let mut this = Replica {
             slot,
             log: Log::new(slot, setup.switches, image),
+            reads: Reads::new(setup.me.boot),
             setup,
             view,
             leases: Leases::default(),
-            reads: Reads::default(),
             role: Role::Outside,
             writable: true,
             stopped: None,
@@ -292,22 +292,22 @@ impl Replica {
             match msg {
                 PeerMsg::SyncAck { at, commit, store, boot, .. } => {
                     follower.identity = Some((store, boot));
-                    if commit > ctx.log.end().seq {
+                    if commit > ctx.log.end().seq && follower.required() {
                         c.has_lost_entries(ctx, from, commit);
                     } else {
                         c.sync_acked(ctx, from, at);
                     }
                 }
                 PeerMsg::PutAck { end, .. } => {
-                    if follower.acked(ctx.now, end) {
+                    // Outside a stream it speaks of a position that a walk has made it give up.
+                    if follower.streaming && follower.acked(ctx.now, end) {
                         c.flush(ctx, from);
                         c.step(ctx);
                     }
                 }
                 PeerMsg::PutGap { have, .. } => {
                     // Everything up to `have` arrived; what is on its disk is told by acknowledgements only.
-                    if follower.streaming && have < follower.sent {
-                        follower.gap(have);
+                    if follower.streaming && follower.gap(ctx.now, have) {
                         c.flush(ctx, from);
                     }
                 }
@@ -553,8 +553,10 @@ impl Replica {
         self.coordinate(now, out, |c, ctx| {
             let Some(follower) = c.followers.get_mut(&from) else { return };
             follower.heard = ctx.now;
-            follower.beacon_acked = follower.beacon_acked.max(Some(sent));
-            follower.answered = follower.answered.max(Some(answered));
+            if follower.beacon_acked.is_none_or(|latest| sent >= latest) {
+                // The latest answer, not the highest clock: a machine that restarted counts from zero again.
+                (follower.beacon_acked, follower.answered) = (Some(sent), Some(answered));
+            }
             match ack.end {
                 Some(end) if follower.synced && follower.streaming => {
                     if follower.acked(ctx.now, end) {
@@ -563,7 +565,7 @@ impl Replica {
                 }
                 // It has restarted within the epoch and lost its session. Nothing may be outstanding that would tell.
                 None if follower.synced && follower.walk.is_none() => {
-                    follower.synced = false;
+                    follower.close(ctx.now);
                     c.sync(ctx, from);
                 }
                 _ => {}

@@ -44,8 +44,12 @@ pub(super) struct Progress {
     pub(super) matched: Seq,
     /// When anything of it at this epoch arrived.
     pub(super) heard: Time,
-    /// Since when something sent is unacknowledged without progress.
+    /// Entries up to this one were sent at least once.
+    reached: Seq,
+    /// Since when something sent, or the Sync, is unanswered without progress. Sending again does not count.
     pub(super) stalled: Time,
+    /// The gap that was last answered by going back.
+    gap: Option<Seq>,
     /// When the last Sync, append or walk message went out.
     pub(super) last_send: Time,
     /// How often in a row the same was sent again.
@@ -71,7 +75,9 @@ impl Progress {
             flight_bytes: 0,
             matched: Seq(0),
             heard: now,
+            reached: Seq(0),
             stalled: now,
+            gap: None,
             last_send: Time::ZERO,
             resends: 0,
             beacon_acked: None,
@@ -95,11 +101,32 @@ impl Progress {
         self.matched = end;
         self.sent = self.sent.max(end);
         self.stalled = now;
-        self.resends = 0;
+        (self.resends, self.gap) = (0, None);
         while let Some((_, weight)) = self.flight.pop_front_if(|(last, _)| *last <= end) {
             self.flight_bytes -= weight;
         }
         true
+    }
+
+    /// It gives up its position for a walk: what it acknowledged before counts no more.
+    pub(super) fn forget_position(&mut self) {
+        self.streaming = false;
+        (self.matched, self.reached) = (Seq(0), Seq(0));
+        self.rewind();
+    }
+
+    /// Its session has to be opened anew, by a Sync.
+    pub(super) fn close(&mut self, now: Time) {
+        if std::mem::take(&mut self.synced) && self.matched >= self.reached {
+            self.stalled = now;
+        }
+    }
+
+    /// It has answered a Sync, up to `at`: what it says now replaces what it said before.
+    pub(super) fn reopen(&mut self, now: Time, at: Seq) {
+        self.acked(now, at);
+        self.matched = at;
+        self.rewind();
     }
 
     /// Forgets what is on its way: it goes out again from the last acknowledged entry.
@@ -109,16 +136,27 @@ impl Progress {
         self.flight_bytes = 0;
     }
 
-    /// Something got lost on the way: goes on after `have`.
-    pub(super) fn gap(&mut self, have: Seq) {
+    /// Something got lost on the way: goes on after `have`. True if that is news: every message after the lost one
+    /// reports the same gap, and going back for each of them would multiply the traffic.
+    pub(super) fn gap(&mut self, now: Time, have: Seq) -> bool {
+        if have < self.matched {
+            // It lacks what it once acknowledged: what it has must be asked.
+            self.close(now);
+            return false;
+        }
+        if have >= self.sent || self.gap == Some(have) {
+            return false;
+        }
         self.rewind();
-        self.sent = have.max(self.matched);
+        (self.sent, self.gap) = (have, Some(have));
+        true
     }
 
     /// C2: silent for too long, or an append is stuck.
     pub(super) fn overdue(&self, now: Time, end: Seq, timing: &Timing) -> bool {
         let silent = now.since(self.heard) > timing.ack_timeout;
-        silent || (self.matched < end && now.since(self.stalled) > timing.append_timeout)
+        let owes = !self.synced || self.matched < end;
+        silent || (owes && now.since(self.stalled) > timing.append_timeout)
     }
 
     /// Whether what was sent should be sent again; doubles its patience each time.
@@ -129,9 +167,10 @@ impl Progress {
             return false;
         }
         self.resends += 1;
+        self.gap = None;
         // The follower may have lost the session itself: every other time the question goes first.
         if self.resends.is_multiple_of(2) && self.walk.is_none() {
-            self.synced = false;
+            self.close(now);
         }
         true
     }
@@ -146,7 +185,7 @@ impl Progress {
     }
 
     /// The next message of entries within the window. None: nothing to send. Err: the log no longer has them.
-    pub(super) fn next_entries(&mut self, log: &Log) -> Result<Option<(Seq, Vec<Entry>)>, ()> {
+    pub(super) fn next_entries(&mut self, now: Time, log: &Log) -> Result<Option<(Seq, Vec<Entry>)>, ()> {
         if !self.streaming || self.sent >= log.end().seq {
             return Ok(None);
         }
@@ -159,7 +198,11 @@ impl Progress {
             entries.push(entry.clone());
         }
         if let Some(last) = entries.last() {
+            if self.matched >= self.reached {
+                self.stalled = now;
+            }
             self.sent = last.id.seq;
+            self.reached = self.reached.max(self.sent);
             self.flight.push_back((self.sent, weight));
             self.flight_bytes += weight;
         }

@@ -1,8 +1,8 @@
 //! Reads that could not be answered at once, and what each of them waits for (R1, R2, R3, R5).
 
 use bytes::Bytes;
+use common::{BootId, NodeId, Seq, Time};
 use common::position::Position;
-use common::{NodeId, Seq, Time};
 
 use super::action::Token;
 
@@ -48,13 +48,18 @@ pub(super) struct Waiting {
 }
 
 /// All waiting reads of one slot, oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Reads {
     pub(super) waiting: Vec<Waiting>,
     questions: u64,
 }
 
 impl Reads {
+    /// The number of a question is never used again by a later start: an answer to the earlier one may still be on its way.
+    pub(super) fn new(boot: BootId) -> Reads {
+        Reads { waiting: Vec::new(), questions: boot.0 << 32 }
+    }
+
     /// A number for a question to the coordinator.
     pub(super) fn next_question(&mut self) -> u64 {
         self.questions += 1;

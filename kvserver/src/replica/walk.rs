@@ -79,13 +79,21 @@ impl Coordinator {
     pub(super) fn begin_walk(&mut self, ctx: &mut Ctx<'_>, node: NodeId) {
         let (number, start) = (self.next_walk(), ctx.log.commit());
         let Some(follower) = self.followers.get_mut(&node) else { return };
-        follower.streaming = false;
+        follower.forget_position();
         follower.last_send = ctx.now;
         let frames = VecDeque::new();
         follower.walk = Some(Walk { number, start, todo: None, frames, acked: 0, sent: 0, ended: false });
         self.pin(ctx);
         let (slot, epoch) = (ctx.view.slot, ctx.view.epoch);
         ctx.send(node, PeerMsg::WalkBegin { slot, epoch, walk: number });
+    }
+
+    /// Ends a walk, however it went; what it kept in memory is released.
+    pub(super) fn end_walk(&mut self, ctx: &mut Ctx<'_>, node: NodeId) {
+        let Some(follower) = self.followers.get_mut(&node) else { return };
+        follower.close(ctx.now);
+        (follower.walk, follower.last_send) = (None, ctx.now);
+        self.pin(ctx);
     }
 
     fn pin(&mut self, ctx: &mut Ctx<'_>) {
@@ -112,16 +120,14 @@ impl Coordinator {
                 walk.sent = walk.sent.max(walk.acked);
                 self.fill(ctx, node);
             }
-            PeerMsg::WalkDone { walk: number, ok, .. } if number == walk.number && walk.ended => {
-                follower.walk = None;
-                if !ok {
-                    log::warn!("slot {}: the copy of {node} did not match after a catch-up; again", ctx.view.slot);
-                    return self.begin_walk(ctx, node);
+            PeerMsg::WalkDone { walk: number, ok, .. } if number == walk.number && (walk.ended || !ok) => {
+                // Its Sync is answered anew, with the position it now has. A failure is given a moment before that.
+                self.end_walk(ctx, node);
+                if ok {
+                    self.sync(ctx, node);
+                } else {
+                    log::warn!("slot {}: the catch-up of {node} failed or was lost; again", ctx.view.slot);
                 }
-                // Its Sync is answered anew, with the position it now has.
-                follower.synced = false;
-                self.sync(ctx, node);
-                self.pin(ctx);
             }
             _ => {}
         }

@@ -1,5 +1,7 @@
 //! One slot's durable state as a value: what recovery yields, what a replica starts from, what a checkpoint writes.
 
+use std::collections::VecDeque;
+
 use common::retry::RetryTable;
 use common::{Entry, Lineage, LogId, Op, Seq, View};
 
@@ -22,7 +24,7 @@ pub struct SlotImage {
     /// The epochs of the log up to the end of `tail`.
     pub lineage: Lineage,
     /// The log after `base`: not known to be committed.
-    pub tail: Vec<Entry>,
+    pub tail: VecDeque<Entry>,
 }
 
 impl SlotImage {
@@ -35,7 +37,7 @@ impl SlotImage {
     /// The last entry of the log.
     #[must_use]
     pub fn end(&self) -> LogId {
-        self.tail.last().map_or(self.base.unwrap_or_default(), |entry| entry.id)
+        self.tail.back().map_or(self.base.unwrap_or_default(), |entry| entry.id)
     }
 
     /// Replays one record. Records must come in order; those already contained are skipped.
@@ -56,7 +58,7 @@ impl SlotImage {
                     return Err(format!("entry {:?} does not follow {:?}", entry.id, self.end()));
                 }
                 self.lineage.note(entry.id);
-                self.tail.push(entry);
+                self.tail.push_back(entry);
             }
             Change::View(view) => self.view = Some(view),
             Change::Truncate { after } => {

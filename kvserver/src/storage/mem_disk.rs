@@ -1,6 +1,6 @@
 //! A disk in memory that can lose power: what was not synced may be gone, in every way a real disk allows.
 //!
-//! For tests and the simulation only. It does not reorder the bytes of one file: a torn write keeps a prefix.
+//! For tests and the simulation only (not behind a feature: features of one build are shared by all of its programs). It does not reorder the bytes of one file: a torn write keeps a prefix.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -10,24 +10,28 @@
 //! | **shell** | |
 //! | [`disk`] | the files of a directory |
 //! | [`journal`] | the thread that appends records |
+//! | [`data_dir`] | the directory's lock and identity |
+//! | [`store`] | opening all of it, and writing checkpoints |
 
 #[cfg(test)]
 mod arbitrary;
 pub mod checkpoint;
 pub mod codec;
 pub mod damage;
+pub mod data_dir;
 pub mod disk;
 pub mod image;
 pub mod journal;
 mod json;
 pub mod manifest;
 pub mod map;
-#[cfg(any(test, feature = "switches"))]
 pub mod mem_disk;
 pub mod record;
 pub mod recovery;
 mod replay;
+mod scan;
 pub mod section;
+pub mod store;
 #[cfg(test)]
 mod tests;
 
@@ -40,3 +44,4 @@ pub use map::SlotMap;
 pub use record::Record;
 pub use recovery::{Recovered, Report, recover, salvage};
 pub use section::{Role, SlotEncoder, SlotParts};
+pub use store::{Checkpointer, Opened, StoreOptions, open};

@@ -93,7 +93,7 @@ impl SlotImage {
     }
 }
 
-/// One slot, encoded. Reused from slot to slot: it holds the memory of the largest one.
+/// One slot, encoded. Reused from slot to slot.
 #[derive(Clone, Debug, Default)]
 pub struct SlotEncoder {
     pub(super) summary: Option<Summary>,
@@ -134,6 +134,29 @@ impl SlotEncoder {
         if !parts.tail.is_empty() || !parts.retries.is_empty() {
             put_log(&mut self.log, slot, parts.retries, &parts.tail);
         }
+    }
+}
+
+/// An encoder's memory above this is given back before the next slot.
+const KEPT: usize = 8 << 20;
+
+impl SlotEncoder {
+    /// Forgets the last slot.
+    pub(super) fn clear(&mut self) {
+        self.summary = None;
+        self.records.clear();
+        self.records.shrink_to(KEPT);
+        self.log.clear();
+        self.log.shrink_to(KEPT);
+    }
+
+    /// Whether there is a slot, and anything ever happened to it.
+    pub(super) fn is_worth_writing(&self) -> bool {
+        self.summary.as_ref().is_some_and(|summary| summary.mark > 0)
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        (self.records.len() + self.log.len()) as u64
     }
 }
 

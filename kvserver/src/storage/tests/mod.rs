@@ -3,4 +3,5 @@
 mod damaged;
 mod interrupted;
 mod journal;
+mod store;
 mod world;
