@@ -138,6 +138,7 @@ impl Connection {
                 None => say(out, &Answer::NoEcs("this server is standalone")),
             },
             Request::Status => say(out, &Answer::Status(r#"{"serving":true,"slots":[1,2]}"#)),
+            Request::Scan { .. } => say(out, &Answer::NotResponsible),
             Request::Get { key, .. } => return self.get(&mut state, key, out),
             Request::Write(write) => return self.write(&mut state, write, out),
         }
