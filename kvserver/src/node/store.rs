@@ -216,6 +216,7 @@ impl Node {
                 self.durable(marks);
             }
             JournalEvent::Writable(writable) => {
+                super::slots::flushes_itself();
                 self.each_slot(|replica, out| replica.handle(clock::now(), Event::Disk { writable }, out));
                 self.flush();
             }
