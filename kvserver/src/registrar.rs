@@ -153,7 +153,6 @@ async fn listen(node: &Arc<Node>, addr: &str, lines: &mut Lines) -> anyhow::Resu
             FromEcs::Fenced { reason } => return refused(node, addr, &reason, true),
             FromEcs::Refused { reason, fatal } => return refused(node, addr, &reason, fatal),
         }
-        node.flush();
     }
 }
 

@@ -37,11 +37,9 @@ async fn listen_to(node: &Node, from: NodeId, mut stream: TcpStream, mut input: 
             }
             turn += 1;
             if turn % TURN == 0 {
-                node.flush();
                 tokio::task::yield_now().await;
             }
         }
-        node.flush();
         node.store().room().await;
         input.reserve(ROOM);
         if stream.read_buf(&mut input).await? == 0 {

@@ -103,6 +103,9 @@ impl Outbox {
                 ended = watch_end(stream) => return ended,
                 () = self.wake.notified() => {}
             }
+            // Whoever pushed runs on this runtime too, and others that are ready will push as well: let them go first, so
+            // that all their messages leave with one system call.
+            tokio::task::yield_now().await;
             while !self.try_flush()? {
                 stream.writable().await?;
             }

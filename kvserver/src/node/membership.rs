@@ -73,7 +73,6 @@ impl Node {
             coordinated |= view.coordinator == me;
             self.event(clock::now(), view.slot, Event::View(view));
         }
-        self.flush();
         if coordinated {
             self.want_beacon();
         }

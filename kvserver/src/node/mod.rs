@@ -97,7 +97,6 @@ impl Node {
         let Some(serving) = self.serving.get() else { return f(Read::Refused(Refusal::Unavailable(UNREGISTERED))) };
         let result =
             serving.slots.with(self, serving.slots.of(key), |replica, out| f(replica.read(now, key, token, out)));
-        self.nudge();
         result
     }
 
@@ -106,7 +105,6 @@ impl Node {
         let Some(serving) = self.serving.get() else { return Scan::Refused(Refusal::Unavailable(UNREGISTERED)) };
         let (slot, last) = serving.slots.at(at);
         let result = serving.slots.with(self, slot, |replica, out| replica.scan(now, last, after, token, out));
-        self.nudge();
         result
     }
 
@@ -123,7 +121,6 @@ impl Node {
         }
         let slot = serving.slots.of(&write.key);
         serving.slots.with(self, slot, |replica, out| replica.handle(now, Event::Write { write, token }, out));
-        self.nudge();
     }
 
     /// Delivers an event to a slot; false if there is no such slot.
@@ -131,17 +128,7 @@ impl Node {
         self.with_slot(slot, |replica, out| replica.handle(now, event, out)).is_some()
     }
 
-    /// Lets the connections' own tasks send what waits in their buffers: nothing is sent here and now, so many calls in a
-    /// row cost one system call.
-    fn nudge(&self) {
-        self.links.each(|peer| {
-            if peer.data.take_dirty() {
-                peer.data.wake();
-            }
-        });
-    }
-
-    /// Sends what waits in the buffers, here and now.
+    /// Sends what waits in the buffers, here and now: for threads that [`slots::flushes_itself`].
     pub(crate) fn flush(&self) {
         self.links.each(|peer| {
             if peer.data.take_dirty() {
@@ -264,11 +251,11 @@ impl Node {
     pub(crate) fn link_up(&self, peer: NodeId) {
         let now = clock::now();
         self.each_slot(|replica, out| replica.handle(now, Event::LinkUp { peer }, out));
-        self.flush();
     }
 
     /// Slots whose records are on disk up to these marks.
     pub(crate) fn durable(&self, marks: impl IntoIterator<Item = (Slot, u64)>) {
+        slots::flushes_itself();
         for (slot, mark) in marks {
             self.with_slot(slot, |replica, out| replica.handle(clock::now(), Event::Durable { mark }, out));
         }

@@ -90,6 +90,7 @@ impl Node {
             tokio::net::TcpListener::from_std(listener)?
         };
         self.keep(thread::Builder::new().name("pulse".into()).spawn(move || {
+            super::slots::flushes_itself();
             runtime.spawn(links::listen(node.clone(), listener));
             runtime.spawn(pulse::beacons(node.clone()));
             runtime.spawn(pulse::heartbeats(node.clone()));

@@ -226,6 +226,7 @@ impl Node {
             }
             JournalEvent::Writable(writable) => {
                 self.store.refusing.store(!writable, Relaxed);
+                super::slots::flushes_itself();
                 self.each_slot(|replica, out| replica.handle(clock::now(), Event::Disk { writable }, out));
                 self.flush();
             }

@@ -13,6 +13,7 @@ const TICK: Duration = Duration::from_millis(5);
 
 /// Runs until the node stops.
 pub(super) fn run(node: &Weak<Node>) {
+    super::slots::flushes_itself();
     loop {
         std::thread::sleep(TICK);
         let Some(node) = node.upgrade().filter(|node| !node.stop.is_cancelled()) else { return };
