@@ -320,8 +320,14 @@ impl<'d> Recovery<'d> {
             (next, after) = if whole == 0 { (*number, after) } else { (*number + 1, whole as u64) };
             if whole == 0 {
                 self.found.chores.push(FileOp::Remove(name));
-            } else if whole < bytes.len() {
+                continue;
+            }
+            if whole < bytes.len() {
                 self.found.chores.push(FileOp::Truncate(name.clone(), whole as u64));
+            }
+            // What a killed process wrote and did not sync was read back all the same. From here on it counts as durable
+            // and is acknowledged, so it has to be: the power may fail next. Older segments were synced before this one.
+            if last {
                 self.found.chores.push(FileOp::Sync(name));
             }
         }
