@@ -29,13 +29,14 @@ fn verify(cluster: &Cluster, ledger: &Ledger, live: &[usize], after: &str) {
 fn kill_and_verify(cluster: &mut Cluster, ledger: &mut Ledger, victims: &[usize], live: &[usize]) {
     let prefix = format!("w{}", live.len());
     let writers = Writers::start(&addresses(cluster, live), &prefix, 4, 50);
+    writers.wait_for_acks(100, HEAL);
     for victim in victims {
         cluster.kill9(*victim);
     }
     cluster.healed(live.len(), HEAL);
+    writers.wait_for_acks(writers.acks() + 100, HEAL);
     let outcome = writers.stop();
     println!("killed {victims:?}: {} writes went on, longest gap {:?}", outcome.acks, outcome.gap);
-    assert!(outcome.acks > 0, "no write was acknowledged around the kill of {victims:?}");
     ledger.merge(outcome.ledger);
     verify(cluster, ledger, live, &format!("after kill -9 of {victims:?}"));
 }
@@ -81,6 +82,7 @@ fn all_servers_killed_at_once_return_with_everything() {
     let pairs: Vec<_> = records(2_000, 2).into_iter().map(|record| (record.key, record.value)).collect();
     let mut ledger = load(&cluster.addresses(), &pairs);
     let writers = Writers::start(&cluster.addresses(), "w", 4, 50);
+    writers.wait_for_acks(100, HEAL);
     cluster.kill9_ecs();
     for number in 1..=3 {
         cluster.kill9(number);
