@@ -152,6 +152,7 @@ fn options(config: &Config, clients: SocketAddr, admin: Option<SocketAddr>) -> N
         peer_host: config.host.clone(),
         admin_addr: admin.map(reached),
         confirm_reads: config.confirm_reads,
+        checkpoint_every: config.checkpoint_every,
         salvage: config.salvage,
     }
 }

@@ -149,9 +149,9 @@ impl Store {
     }
 
     /// Whether the next checkpoint is due.
-    pub(crate) fn checkpoint_due(&self, now: Time) -> bool {
+    pub(crate) fn checkpoint_due(&self, every: Duration, now: Time) -> bool {
         let (done, at) = *lock(&self.last);
-        done.next_is_due(self.journal.bytes_since_rotation(), now.since(at))
+        done.next_is_due(every, self.journal.bytes_since_rotation(), now.since(at))
     }
 
     /// Writes a checkpoint; see [`Checkpointer::run`].
