@@ -101,6 +101,8 @@ async fn connection<R: Fn(&str) -> Page>(stream: TcpStream, route: Arc<R>) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
+        // Simple clients close their sending half behind the request and still want the answer.
+        .half_close(true)
         .max_buf_size(HEAD)
         .serve_connection(TokioIo::new(stream), answer);
     if let Err(error) = served.await {
@@ -133,6 +135,7 @@ mod tests {
     async fn ask(addr: std::net::SocketAddr, request: &str) -> String {
         let mut stream = TcpStream::connect(addr).await.unwrap();
         stream.write_all(format!("{request}\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
         let mut answer = String::new();
         tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut answer)).await.unwrap().unwrap();
         answer
@@ -146,6 +149,8 @@ mod tests {
         let route = |path: &str| match path {
             "/healthz" => Page::text(200, "ok\n"),
             "/status" => Page::json("{}"),
+            // More than the sockets take at once.
+            "/large" => Page::text(200, vec![b'x'; 8 << 20]),
             _ => Page::not_found("/healthz /status"),
         };
         let server = tokio::spawn(serve(listener, route, stop.clone()));
@@ -153,6 +158,7 @@ mod tests {
         let health = ask(addr, "GET /healthz?verbose=1 HTTP/1.1").await;
         assert!(health.starts_with("HTTP/1.1 200 OK\r\n") && health.ends_with("\r\n\r\nok\n"), "{health}");
         assert!(ask(addr, "GET /status HTTP/1.1").await.contains("content-type: application/json\r\n"));
+        assert!(ask(addr, "GET /large HTTP/1.1").await.ends_with(&"x".repeat(8 << 20)));
         assert!(ask(addr, "HEAD /healthz HTTP/1.1").await.ends_with("\r\n\r\n"));
         assert!(ask(addr, "GET /nothing HTTP/1.1").await.starts_with("HTTP/1.1 404 "));
         assert!(ask(addr, "POST /healthz HTTP/1.1").await.starts_with("HTTP/1.1 405 "));

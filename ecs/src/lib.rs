@@ -5,15 +5,18 @@
 //! behind events and actions.
 
 mod asks;
+mod border;
 mod cli;
 pub mod cluster;
 pub mod core;
 pub mod detector;
 pub mod director;
+mod handover;
 pub mod planner;
 mod register;
 pub mod reports;
 pub mod server;
+mod settle;
 pub mod status;
 pub mod store;
 

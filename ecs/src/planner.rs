@@ -115,7 +115,10 @@ fn border(homes: &[NodeId], newcomer: NodeId) -> Option<usize> {
     let pairs = runs.iter().zip(runs.iter().cycle().skip(1));
     let free =
         pairs.filter(|(left, right)| left.owner != right.owner && ![left.owner, right.owner].contains(&newcomer));
-    let best = free.max_by_key(|(left, right)| (load(left) + load(right), std::cmp::Reverse(right.first)));
+    // Of pairs that carry the same, the more even one ends more even; then the first, so that plans are reproducible.
+    let best = free.max_by_key(|(left, right)| {
+        (load(left) + load(right), load(left).min(load(right)), std::cmp::Reverse(right.first))
+    });
     let inside = || {
         let longest = runs.iter().filter(|run| run.owner != newcomer && run.length > 1).max_by_key(|run| run.length)?;
         Some((longest.first + longest.length.div_ceil(2)) % homes.len())
@@ -225,6 +228,12 @@ mod tests {
             said,
             "0000000000000002 takes 2 slots from 0000000000000001 (0000000000000001 then has 2, 0000000000000002 2)"
         );
+    }
+
+    #[test]
+    fn of_equally_loaded_neighbours_the_more_even_ones_are_chosen() {
+        let plan = join(&ring_of(&[13, 2, 10, 5, 2]), NEW, 1);
+        assert_eq!(shares(&plan.homes), [13, 2, 5, 5, 2, 5]);
     }
 
     #[test]

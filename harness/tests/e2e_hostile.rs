@@ -2,9 +2,11 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use harness::real::{Cluster, Options, Text};
+use playground::process::until;
 
 const NODE: &str = env!("CARGO_BIN_EXE_annulus-node");
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -97,12 +99,17 @@ fn half_lines_silent_readers_and_floods_of_connections_leave_the_server_serving_
 #[test]
 fn a_directory_that_is_in_use_is_refused_with_a_reason() {
     let cluster = Cluster::start(NODE, 1, Options::default());
-    let output = std::process::Command::new(NODE)
+    let mut second = Command::new(NODE)
         .args(["__kvserver", "-p", "0", "-b", cluster.ecs(), "-d"])
         .arg(cluster.data(1))
-        .output()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .expect("the binary starts");
-    assert!(!output.status.success());
+    let ended = until(PATIENCE, || second.try_wait().expect("a child can be asked").is_some());
+    second.kill().expect("a child can be killed");
+    let output = second.wait_with_output().expect("it has ended");
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(ended && !output.status.success(), "a second server runs on the same directory: {said}");
     assert!(said.contains(&*cluster.data(1).to_string_lossy()), "does not name the directory: {said}");
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use common::control::{FromEcs, FromServer, Report};
 use common::{Epoch, NodeInfo, NodeState, Slot, Time, clock};
 use serde::Serialize;
@@ -39,12 +39,18 @@ pub(crate) async fn run(node: Arc<Node>, addresses: Vec<String>) {
     loop {
         for addr in &addresses {
             let ended = session(&node, addr, &mut backoff).await;
+            let ended = match ended {
+                Ok(Ended::Elsewhere(there)) => session(&node, &there, &mut backoff).await,
+                ended => ended,
+            };
             node.ecs_lost();
             if node.stopping() {
                 return;
             }
-            if let Err(error) = ended {
-                remind(&mut said, addr, &error);
+            match ended {
+                Ok(Ended::Elsewhere(_)) => remind(&mut said, addr, &anyhow!("only knows another server, not the ECS")),
+                Ok(Ended::Said) => {}
+                Err(error) => remind(&mut said, addr, &error),
             }
         }
         sleep(backoff.pause()).await;
@@ -59,14 +65,26 @@ fn remind(said: &mut Option<Time>, addr: &str, error: &anyhow::Error) {
     }
 }
 
+/// How a connection ended without an error.
+enum Ended {
+    /// We said goodbye.
+    Said,
+    /// It was a server's, and this is its ECS.
+    Elsewhere(String),
+}
+
 /// One connection, from the registration to its end.
-async fn session(node: &Arc<Node>, addr: &str, backoff: &mut Backoff) -> anyhow::Result<()> {
+async fn session(node: &Arc<Node>, addr: &str, backoff: &mut Backoff) -> anyhow::Result<Ended> {
     let stream = timeout(PATIENCE, TcpStream::connect(addr)).await.context("no connection within 2 s")??;
     links::tune(&stream);
     let (read, mut write) = stream.into_split();
     let mut lines = Lines { input: BufReader::with_capacity(64 << 10, read), line: Vec::new() };
     send(&mut write, &registration(node)).await?;
-    match timeout(PATIENCE, lines.next()).await.context("no answer to the registration within 2 s")?? {
+    let answer = timeout(PATIENCE, lines.line()).await.context("no answer to the registration within 2 s")??;
+    if !answer.starts_with(b"{") {
+        return the_way(&mut write, &mut lines).await.map(Ended::Elsewhere);
+    }
+    match parse(&answer)? {
         FromEcs::Welcome { cluster, meta } => node.welcome(cluster, meta)?,
         FromEcs::Refused { reason, fatal } => return refused(node, addr, &reason, fatal),
         other => bail!("answered the registration with {other:?}"),
@@ -93,16 +111,33 @@ fn registration(node: &Node) -> FromServer {
     FromServer::Register { info, cluster: me.cluster }
 }
 
-fn refused(node: &Node, addr: &str, reason: &str, fatal: bool) -> anyhow::Result<()> {
+/// Any server of the ring knows where its ECS is: this was one.
+async fn the_way(write: &mut OwnedWriteHalf, lines: &mut Lines) -> anyhow::Result<String> {
+    timeout(PATIENCE, write.write_all(b"ecs\r\n")).await.context("takes no more")??;
+    // Before the answer there may be a greeting, and what it says about our registration.
+    for _ in 0..3 {
+        let answer = timeout(PATIENCE, lines.line()).await.context("is no ECS, and does not say where it is")??;
+        let text = String::from_utf8_lossy(&answer);
+        let mut words = text.split_whitespace();
+        if let (Some(first), Some(there)) = (words.next(), words.next())
+            && first.eq_ignore_ascii_case("ecs_success")
+        {
+            return Ok(there.to_owned());
+        }
+    }
+    bail!("is no ECS, and does not know one")
+}
+
+fn refused<T>(node: &Node, addr: &str, reason: &str, fatal: bool) -> anyhow::Result<T> {
     if fatal {
         node.fail(Fatal { reason: format!("the ECS at {addr} refuses this server: {reason}"), code: Fatal::REFUSED });
     }
     bail!("refused: {reason}")
 }
 
-async fn listen(node: &Arc<Node>, addr: &str, lines: &mut Lines) -> anyhow::Result<()> {
+async fn listen(node: &Arc<Node>, addr: &str, lines: &mut Lines) -> anyhow::Result<Ended> {
     loop {
-        match lines.next().await? {
+        match parse(&lines.line().await?)? {
             FromEcs::Welcome { cluster, meta } => node.welcome(cluster, meta)?,
             FromEcs::Update(meta) => node.update(meta),
             FromEcs::HandOver { slots } => {
@@ -122,7 +157,7 @@ async fn listen(node: &Arc<Node>, addr: &str, lines: &mut Lines) -> anyhow::Resu
     }
 }
 
-async fn speak(node: &Node, write: &mut OwnedWriteHalf) -> anyhow::Result<()> {
+async fn speak(node: &Node, write: &mut OwnedWriteHalf) -> anyhow::Result<Ended> {
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told: (Time, Option<Shape>) = (Time::ZERO, None);
@@ -146,7 +181,7 @@ async fn speak(node: &Node, write: &mut OwnedWriteHalf) -> anyhow::Result<()> {
             () = node.leaving() => {
                 send(write, &FromServer::Goodbye).await?;
                 write.shutdown().await?;
-                return Ok(());
+                return Ok(Ended::Said);
             }
         }
     }
@@ -175,15 +210,19 @@ async fn send<T: Serialize>(write: &mut OwnedWriteHalf, message: &T) -> anyhow::
     Ok(())
 }
 
-/// Lines of JSON, bounded.
+fn parse(line: &[u8]) -> anyhow::Result<FromEcs> {
+    serde_json::from_slice(line).context("said something that is no message")
+}
+
+/// Lines, bounded.
 struct Lines {
     input: BufReader<tokio::net::tcp::OwnedReadHalf>,
     line: Vec<u8>,
 }
 
 impl Lines {
-    /// The next message. Cancel-safe: what was read of a line stays.
-    async fn next(&mut self) -> anyhow::Result<FromEcs> {
+    /// The next line. Cancel-safe: what was read of it stays.
+    async fn line(&mut self) -> anyhow::Result<Vec<u8>> {
         loop {
             let (found, used) = {
                 let chunk = self.input.fill_buf().await?;
@@ -200,9 +239,7 @@ impl Lines {
                 bail!("a line of more than {LONGEST_LINE} bytes: is this an ECS?");
             }
             if found {
-                let message = serde_json::from_slice(&self.line).context("said something that is no message")?;
-                self.line.clear();
-                return Ok(message);
+                return Ok(std::mem::take(&mut self.line));
             }
         }
     }

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::peer::{Beacon, BeaconAck, Identity, PeerMsg};
+use common::position::Position;
+use common::text::decode_page;
 use common::{BootId, ClientId, Epoch, NodeId, RequestId, Slot, StoreUuid, Switches, Time, Timing, View};
 use goldenscript::{ArgumentConsumer, Command, Context, Runner};
-use kvserver::replica::{Action, Event, Read, Replica, Setup, Token, Write, WriteOp};
+use kvserver::replica::{Action, Event, Read, Replica, Reply, Scan, Setup, Token, Write, WriteOp};
 use kvserver::storage::{Record, SlotImage};
 
 struct Node {
@@ -64,6 +66,9 @@ impl World {
                     self.node(id).unsynced.push(record);
                 }
                 Action::Send { to, msg } => self.flight.push_back((id, to, msg)),
+                Action::Reply { token, reply: Reply::Page(page) } => {
+                    let _ = writeln!(log, "n{} reply #{} {}", id.0, token.index, describe_page(&page));
+                }
                 Action::Reply { token, reply } => {
                     let _ = writeln!(log, "n{} reply #{} {reply:?}", id.0, token.index);
                 }
@@ -211,6 +216,24 @@ impl World {
         Ok(())
     }
 
+    fn scan(&mut self, command: &Command, log: &mut String) -> Result<(), Box<dyn Error>> {
+        let mut args = command.consume_args();
+        let id = NodeId(args.next_pos().ok_or("node")?.parse()?);
+        let after = args.next_pos().map(str::to_owned);
+        args.reject_next()?;
+        self.tokens += 1;
+        let (token, now, mut out) = (Token { conn: 0, index: self.tokens }, Time(self.now), Vec::new());
+        let after = after.as_deref().map(str::as_bytes);
+        let scan = match self.node(id).replica.scan(now, Position(u128::MAX), after, token, &mut out) {
+            Scan::Page(page) => describe_page(&page),
+            Scan::Later => format!("later (#{})", token.index),
+            Scan::Refused(refusal) => format!("{refusal:?}"),
+        };
+        let _ = writeln!(log, "n{} {scan}", id.0);
+        self.perform(id, out, log);
+        Ok(())
+    }
+
     fn get(&mut self, command: &Command, log: &mut String) -> Result<(), Box<dyn Error>> {
         let mut args = command.consume_args();
         let id = NodeId(args.next_pos().ok_or("node")?.parse()?);
@@ -257,6 +280,13 @@ fn ids(text: &str) -> Result<Vec<NodeId>, Box<dyn Error>> {
 
 fn text_of(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn describe_page(page: &[u8]) -> String {
+    let page = decode_page(page).expect("a page");
+    let records: Vec<String> =
+        page.records.iter().map(|(key, value)| format!("{}={}", text_of(key), text_of(value))).collect();
+    format!("page [{}]{}", records.join(" "), if page.more { " and more" } else { "" })
 }
 
 fn describe_change(record: &Record) -> String {
@@ -310,6 +340,7 @@ impl Runner for World {
             "put" => self.write(command, false, &mut log)?,
             "delete" => self.write(command, true, &mut log)?,
             "get" => self.get(command, &mut log)?,
+            "scan" => self.scan(command, &mut log)?,
             "bulk" => {
                 let mut args = command.consume_args();
                 let id = NodeId(args.next_pos().ok_or("node")?.parse()?);

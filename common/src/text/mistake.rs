@@ -48,7 +48,9 @@ pub enum Mistake {
     #[error("key of 0 bytes: keys have at least one (the announced bytes are skipped)")]
     EmptyKey,
     /// The head of a `scan` is wrong.
-    #[error("`scan` with a wrong head: write `scan <position, up to 32 hex digits> [<key bytes>]`, and the key after it")]
+    #[error(
+        "`scan` with a wrong head: write `scan <position, up to 32 hex digits> [<key bytes>]`, and the key after it"
+    )]
     ScanHead,
     /// The head of a `req` is wrong.
     #[error(

@@ -242,6 +242,7 @@ fn answers() -> Vec<(Answer<'static>, Form, &'static str, &'static str)> {
         (unknown(None), Binary, unknown_text, unknown_lower),
         (Answer::Keyrange("0,f,h:1;"), Text, "KEYRANGE_SUCCESS 0,f,h:1;", "keyrange_success 0,f,h:1;"),
         (Answer::KeyrangeRead("0,f,h:1;"), Text, "KEYRANGE_READ_SUCCESS 0,f,h:1;", "keyrange_read_success 0,f,h:1;"),
+        (Answer::Page(b"a\nb"), Binary, "SCAN_SUCCESS 3\r\na\nb", "scan_success 3\r\na\nb"),
         (Answer::Ecs("h:3000"), Text, "ECS_SUCCESS h:3000", "ecs_success h:3000"),
         (Answer::NoEcs("alone"), Text, "ECS_ERROR alone", "ecs_error alone"),
         (Answer::Status(r#"{"A":1}"#), Text, r#"STATUS_SUCCESS {"A":1}"#, r#"status_success {"A":1}"#),
@@ -358,6 +359,7 @@ impl Owned {
             2 => Request::Ecs,
             3 => Request::Status,
             4 => Request::Get { key: &self.key, form },
+            5 => Request::Scan { at: Position(u128::from(self.binary)), after: self.binary.then_some(&self.key) },
             _ => Request::Write(WriteRequest { key: &self.key, value: self.value.as_deref(), form, once }),
         }
     }
@@ -368,8 +370,8 @@ fn owned() -> impl Strategy<Value = Owned> {
     let text_value = vec(any::<u8>().prop_filter("a line end", |b| !b"\r\n".contains(b)), 1..60)
         .prop_filter("null", |value| value != b"null");
     let once = || proptest::option::of(any::<(u128, u64, u64, bool)>());
-    let text = (0..8u8, text_key, proptest::option::of(text_value), Just(false), once());
-    let binary = (0..8u8, vec(any::<u8>(), 1..40), proptest::option::of(vec(any::<u8>(), 0..60)), Just(true), once());
+    let text = (0..9u8, text_key, proptest::option::of(text_value), Just(false), once());
+    let binary = (0..9u8, vec(any::<u8>(), 1..40), proptest::option::of(vec(any::<u8>(), 0..60)), Just(true), once());
     prop_oneof![text, binary].prop_map(|(verb, key, value, binary, once)| Owned { verb, key, value, binary, once })
 }
 

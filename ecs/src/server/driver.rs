@@ -11,6 +11,7 @@ use bytes::Bytes;
 use common::clock;
 use common::control::FromEcs;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::Shared;
 use super::probe::Prober;
@@ -130,9 +131,14 @@ impl Driver {
                 Bytes::from(line)
             }
         };
-        if outbox.try_send(line.clone()).is_err() {
-            log::warn!("a server does not read what it is told: disconnected");
-            self.outboxes.remove(&conn);
+        match outbox.try_send(line.clone()) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                log::warn!("connection {}: the server does not read what it is told: disconnected", conn.0);
+                self.outboxes.remove(&conn);
+            }
+            // It has just ended; the core will be told.
+            Err(TrySendError::Closed(_)) => drop(self.outboxes.remove(&conn)),
         }
         self.last = Some((msg, line));
     }

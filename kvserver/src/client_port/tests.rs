@@ -105,7 +105,7 @@ SERVER_NOT_RESPONSIBLE
 SERVER_WRITE_LOCK
 PUT_ERROR lost1 v
 FAILED unknown outcome: no answer from a replica
-FAILED unknown request `hello`: known are put, get, delete, keyrange, keyrange_read, ecs, status, putb, getb, deleteb, req
+FAILED unknown request `hello`: known are put, get, delete, keyrange, keyrange_read, ecs, status, putb, getb, deleteb, req, scan
 PUTB_SUCCESS
 GETB_SUCCESS 4
 v
@@ -154,7 +154,7 @@ server_not_responsible
 server_write_lock
 put_error lost1 v
 error unknown outcome: no answer from a replica
-error unknown request `hello`: known are put, get, delete, keyrange, keyrange_read, ecs, status, putb, getb, deleteb, req
+error unknown request `hello`: known are put, get, delete, keyrange, keyrange_read, ecs, status, putb, getb, deleteb, req, scan
 putb_success
 getb_success 4
 v
@@ -453,4 +453,25 @@ async fn any_bytes_travel_both_ways() {
     assert_eq!(found[0].0, Word::PutbSuccess);
     assert_eq!(found[1].0, Word::GetbSuccess);
     assert!(found[1].1 == value, "the value came back changed");
+}
+
+#[tokio::test]
+async fn scan_brings_a_page_after_the_writes_before_it() {
+    let server = server(settings()).await;
+    let page = |records: &str| {
+        let body = format!("{} done\n{records}", "f".repeat(32));
+        format!("SCAN_SUCCESS {}\n{body}\n", body.len())
+    };
+    let expected = format!(
+        "PUT_SUCCESS a 1\nPUT_SUCCESS b 2\n{}{}{}GETB_ERROR\n",
+        page("1 1\na1\n1 1\nb2\n"),
+        page("1 1\nb2\n"),
+        page("")
+    );
+    let asked = b"put a 1\nput b 2\nscan 0\nscan 00 1\na\nscan ff 1\nbgetb 1\nx";
+    assert_eq!(server.session(asked).await.replace("\\n", "\n"), expected);
+    server.stub.hold();
+    let mut stream = server.connect().await;
+    stream.write_all(b"scan 0\n").await.unwrap();
+    assert_eq!(lines(&mut stream, 1).await[0], format!("SCAN_SUCCESS {}", page("1 1\na1\n1 1\nb2\n").len() - 17));
 }

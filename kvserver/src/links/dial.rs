@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use bytes::BytesMut;
 use common::peer::{Hello, HelloAck, Purpose};
-use common::{clock, frame};
+use common::{Time, clock, frame};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -19,25 +19,43 @@ use crate::node::Node;
 const PATIENCE: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// How often a peer that cannot be reached is mentioned again.
+/// A peer that cannot be reached for this long is mentioned: shorter outages are a restart's.
+const WORTH_TELLING: Duration = Duration::from_secs(1);
+/// And this often again.
 const REMIND: Duration = Duration::from_secs(10);
+
+/// Since when a peer could not be reached, and when that was said.
+#[derive(Debug, Default)]
+struct Outage {
+    since: Option<Time>,
+    said: Option<Time>,
+}
+
+impl Outage {
+    /// Whether this failure is to be told.
+    fn again(&mut self, now: Time) -> bool {
+        let since = *self.since.get_or_insert(now);
+        let tell = now.since(since) >= WORTH_TELLING && self.said.is_none_or(|said| now.since(said) >= REMIND);
+        if tell {
+            self.said = Some(now);
+        }
+        tell
+    }
+}
 
 /// Keeps one connection to `peer` until it is no longer wanted.
 pub(super) async fn keep(node: Arc<Node>, peer: Arc<Peer>, purpose: Purpose) {
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-    let mut said = None;
+    let mut outage = Outage::default();
     loop {
         let ended = tokio::select! {
             () = peer.gone.cancelled() => break,
-            ended = session(&node, &peer, purpose, &mut backoff, &mut said) => ended,
+            ended = session(&node, &peer, purpose, &mut backoff, &mut outage) => ended,
         };
         peer.outbox(purpose).close();
-        let now = clock::now();
-        if let Err(error) = ended
-            && said.is_none_or(|at| now.since(at) >= REMIND)
-        {
-            log::info!("{purpose:?} link to {} at {}: {error:#}; trying on", peer.node, peer.addr());
-            said = Some(now);
+        if let Err(error) = ended {
+            let level = if outage.again(clock::now()) { log::Level::Info } else { log::Level::Debug };
+            log::log!(level, "{purpose:?} link to {} at {}: {error:#}; trying on", peer.node, peer.addr());
         }
         tokio::select! {
             () = peer.gone.cancelled() => break,
@@ -53,14 +71,15 @@ async fn session(
     peer: &Peer,
     purpose: Purpose,
     backoff: &mut Backoff,
-    said: &mut Option<common::Time>,
+    outage: &mut Outage,
 ) -> anyhow::Result<()> {
     let addr = peer.addr();
     let mut stream = timeout(PATIENCE, TcpStream::connect(&addr)).await.context("no connection within 1 s")??;
     tune(&stream);
     timeout(PATIENCE, greet(node, peer, purpose, &mut stream)).await.context("no hello within 1 s")??;
     log::debug!("{purpose:?} link to {} at {addr} is up", peer.node);
-    (*said, _) = (None, backoff.reset());
+    *outage = Outage::default();
+    backoff.reset();
     let stream = Arc::new(stream);
     peer.outbox(purpose).open(stream.clone());
     match purpose {

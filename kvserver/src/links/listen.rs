@@ -79,6 +79,8 @@ async fn meet(node: &Node, mut stream: TcpStream) -> anyhow::Result<Option<Met>>
     let verdict = node.admit(hello.purpose, &hello.from);
     answer(&mut stream, node.identity(), verdict.as_ref().err()).await?;
     match verdict {
+        // It comes back until the ECS has answered: not worth a line.
+        Err(_) if !node.serving() => Ok(None),
         Err(reason) => bail!("refused node {}: {reason}", hello.from.node),
         Ok(_) if hello.purpose == Purpose::Probe => Ok(None),
         Ok(end) => Ok(Some(Met { hello, stream, rest, end })),

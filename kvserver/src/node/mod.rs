@@ -39,6 +39,9 @@ use crate::replies::Replies;
 /// Said while the ECS has not answered yet.
 const UNREGISTERED: &str = "this server has not heard from the ECS yet";
 
+/// Said while the journal's buffer is full.
+const DISK_BEHIND: &str = "the disk does not keep up with the writes: try again in a moment";
+
 /// A running server without its client port.
 #[derive(Debug)]
 pub struct Node {
@@ -114,6 +117,10 @@ impl Node {
             self.replies.complete(token, Reply::Refused(Refusal::Unavailable(UNREGISTERED)));
             return;
         };
+        if !self.store.has_room() {
+            self.replies.complete(token, Reply::Refused(Refusal::Unavailable(DISK_BEHIND)));
+            return;
+        }
         let slot = serving.slots.of(&write.key);
         serving.slots.with(self, slot, |replica, out| replica.handle(now, Event::Write { write, token }, out));
         self.nudge();

@@ -2,12 +2,14 @@
 
 use std::cell::Cell;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Release};
 
 use common::position::Position;
 use common::{Slot, Time};
 
 use super::{Node, metrics::bump};
-use crate::replica::{Action, Replica};
+use crate::replica::{Action, Event, Replica};
 
 thread_local! {
     /// A list for a core's actions that is used again and again, so that a request allocates none.
@@ -17,13 +19,21 @@ thread_local! {
 /// All slots of the ring, whether or not this server has a part in them.
 #[derive(Debug)]
 pub(super) struct Slots {
-    slots: Box<[Mutex<Replica>]>,
+    slots: Box<[Place]>,
     count: u16,
+}
+
+#[derive(Debug)]
+struct Place {
+    replica: Mutex<Replica>,
+    /// The replica's deadline in microseconds, readable without its lock: the ticker looks at every slot, often.
+    deadline: AtomicU64,
 }
 
 impl Slots {
     pub(super) fn new(replicas: impl Iterator<Item = Replica>) -> Slots {
-        let slots: Box<[_]> = replicas.map(Mutex::new).collect();
+        let place = |replica| Place { replica: Mutex::new(replica), deadline: AtomicU64::new(0) };
+        let slots: Box<[_]> = replicas.map(place).collect();
         Slots { count: u16::try_from(slots.len()).unwrap_or(u16::MAX), slots }
     }
 
@@ -41,7 +51,8 @@ impl Slots {
     /// Runs `f` on a slot and performs what it wants done, all under the slot's lock.
     pub(super) fn with<R>(&self, node: &Node, slot: Slot, f: impl FnOnce(&mut Replica, &mut Vec<Action>) -> R) -> R {
         let mut out = ACTIONS.take();
-        let mut replica = match self.slots[usize::from(slot.0)].lock() {
+        let place = &self.slots[usize::from(slot.0)];
+        let mut replica = match place.replica.lock() {
             Ok(replica) => replica,
             Err(poisoned) => {
                 node.bug(&format!("slot {slot}: its core panicked; its state cannot be trusted"));
@@ -50,6 +61,7 @@ impl Slots {
         };
         let result = f(&mut replica, &mut out);
         node.perform(slot, &mut out);
+        place.deadline.store(replica.deadline().map_or(u64::MAX, |time| time.0), Release);
         drop(replica);
         ACTIONS.set(out);
         result
@@ -57,13 +69,11 @@ impl Slots {
 
     /// Tells every slot whose time has come.
     pub(super) fn tick(&self, node: &Node, now: impl Fn() -> Time) {
+        let seen = now();
         for slot in 0..self.count {
-            self.with(node, Slot(slot), |replica, out| {
-                let now = now();
-                if replica.deadline().is_some_and(|deadline| deadline <= now) {
-                    replica.handle(now, crate::replica::Event::Tick, out);
-                }
-            });
+            if self.slots[usize::from(slot)].deadline.load(Acquire) <= seen.0 {
+                self.with(node, Slot(slot), |replica, out| replica.handle(now(), Event::Tick, out));
+            }
         }
     }
 }

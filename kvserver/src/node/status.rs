@@ -35,7 +35,12 @@ impl Node {
         }
         let me = self.me.node;
         let (state, learning) = self.with_topology(|topology| {
-            let part = |view: &&common::View| view.part_of(me, self.me.store) == Part::Learner;
+            // A slot whose home this is comes back to it sooner or later, whether or not it is a target already.
+            let part = |view: &&common::View| match view.part_of(me, self.me.store) {
+                Part::Coordinator | Part::Member => false,
+                Part::Learner => true,
+                Part::None => view.home == me,
+            };
             (topology.nodes.get(&me).map(|info| info.state), topology.views.iter().flatten().filter(part).count())
         });
         match state {

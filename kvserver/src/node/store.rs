@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::{Fatal, Node, NodeOptions, STANDALONE, metrics};
 use crate::replica::Event;
-use crate::storage::store::{Checkpointer, Done, Mended, StoreOptions, open};
 use crate::storage::data_dir::DataDir;
+use crate::storage::store::{Checkpointer, Done, Mended, StoreOptions, open};
 use crate::storage::{CheckpointError, Journal, JournalEvent, Record, Report, SlotEncoder, SlotImage};
 
 /// How long a reader of peers' messages waits before it looks again whether the journal has room.
@@ -125,6 +125,11 @@ impl Store {
     /// When the write or sync in progress was begun.
     pub(crate) fn pending_fsync(&self) -> Option<Time> {
         self.journal.sync_pending_since()
+    }
+
+    /// Whether new writes may be begun.
+    pub(super) fn has_room(&self) -> bool {
+        self.journal.has_room()
     }
 
     /// Waits until the journal may take more from peers: they are held back by TCP meanwhile.

@@ -1,15 +1,16 @@
 //! Journal lines: records sealed with their checksum, as JSON that a person can read.
 //!
 //! A segment begins with a head line that names it and says how long the one before it is, so that a segment that was
-//! cut short by other hands is noticed. Every other line is a [`Record`]. Puts and deletes are written by hand: they are
-//! nearly all of the lines, and the writer holds a slot's lock. What is written is the same byte for byte as what the
-//! serializer would write.
+//! cut short by other hands is noticed. Every other line is a [`Record`]. Puts and deletes are written by hand, byte for
+//! byte as the serializer would: they are nearly all of the lines, and the writer holds a slot's lock. Puts are read by
+//! hand too.
 
 use common::{Entry, Op, Outcome, RequestId, sealed};
 use serde::{Deserialize, Serialize};
 
 use super::json;
 use super::record::{Change, Record};
+use super::scan;
 
 /// The first line of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -39,6 +40,9 @@ pub fn put_head(out: &mut Vec<u8>, head: &SegmentHead) {
 /// A sentence saying what is wrong with the line.
 pub fn take_record(line: &[u8]) -> Result<Record, String> {
     let payload = sealed::open(line).ok_or("the line's checksum is wrong")?;
+    if let Some(record) = scan::append_of_put(payload) {
+        return Ok(record);
+    }
     serde_json::from_slice(payload).map_err(|e| format!("the line is whole but is no journal record: {e}"))
 }
 

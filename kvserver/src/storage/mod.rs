@@ -29,6 +29,7 @@ pub mod mem_disk;
 pub mod record;
 pub mod recovery;
 mod replay;
+mod scan;
 pub mod section;
 pub mod store;
 #[cfg(test)]
