@@ -139,7 +139,6 @@ impl Connection {
                 None => say(out, &Answer::NoEcs("this server is standalone")),
             },
             Request::Status => say(out, &Answer::Status(r#"{"serving":true,"slots":[1,2]}"#)),
-            Request::Scan { .. } => say(out, &Answer::NotResponsible),
             Request::Get { key, .. } => return self.get(&mut state, key, out),
             Request::Scan { at, after } => return self.scan(&mut state, *at, *after, out),
             Request::Write(write) => return self.write(&mut state, write, out),
