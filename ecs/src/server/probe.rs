@@ -18,6 +18,9 @@ use crate::core::{Event, Probed};
 /// What an answer may measure at most; an identity is far shorter.
 const ANSWER: usize = 4096;
 
+/// The pause before a dropped connection is tried again.
+const AGAIN: Duration = Duration::from_millis(5);
+
 /// Starts probes. At most one a server is under way in the detector's view, so they need no bound of their own.
 pub(crate) struct Prober {
     pub(crate) cluster: ClusterId,
@@ -38,12 +41,15 @@ impl Prober {
     }
 }
 
+/// A process that is being killed may still take a connection and drop it, because its sockets are closed one by one:
+/// that proves neither life nor death, so it is asked again until it refuses, answers, or the time is up.
 async fn probe(addr: &str, cluster: ClusterId) -> Probed {
-    match say_hello(addr, cluster).await {
-        Ok(Some(identity)) => Probed::Answered(identity),
-        Ok(None) => Probed::Silent,
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Probed::Refused,
-        Err(_) => Probed::Silent,
+    loop {
+        match say_hello(addr, cluster).await {
+            Ok(Some(identity)) => return Probed::Answered(identity),
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => return Probed::Refused,
+            Ok(None) | Err(_) => tokio::time::sleep(AGAIN).await,
+        }
     }
 }
 

@@ -290,6 +290,9 @@ impl Replica {
             let Some(follower) = c.followers.get_mut(&from) else { return };
             follower.heard = ctx.now;
             match msg {
+                PeerMsg::SyncAck { boot, .. } if follower.identity.is_some_and(|(_, known)| boot < known) => {
+                    // A dead process of that server said so; the ECS would refuse an expand that names it for ever.
+                }
                 PeerMsg::SyncAck { at, commit, store, boot, .. } => {
                     follower.identity = Some((store, boot));
                     if commit > ctx.log.end().seq && follower.required() {
