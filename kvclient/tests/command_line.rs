@@ -1,5 +1,7 @@
 //! The program itself: one-shot commands and the shell on a pipe.
 
+#![allow(clippy::unwrap_used)] // A test that cannot go on should say where.
+
 mod fake;
 
 use std::io::Write;

@@ -1,6 +1,8 @@
 //! The library against servers that misbehave.
 #![allow(clippy::disallowed_methods)] // Tests start tasks.
 
+#![allow(clippy::unwrap_used)] // A test that cannot go on should say where.
+
 mod fake;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Import and export.
 
+#![allow(clippy::unwrap_used)] // A test that cannot go on should say where.
+
 mod fake;
 
 use std::fs;
