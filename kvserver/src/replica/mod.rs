@@ -291,6 +291,10 @@ impl Replica {
             follower.heard = ctx.now;
             match msg {
                 PeerMsg::SyncAck { at, commit, store, boot, .. } => {
+                    if follower.identity.is_some_and(|(_, latest)| boot < latest) {
+                        // Said by an earlier start of it, and late: neither its position nor its boot is the present one.
+                        return;
+                    }
                     follower.identity = Some((store, boot));
                     if commit > ctx.log.end().seq && follower.required() {
                         c.has_lost_entries(ctx, from, commit);
