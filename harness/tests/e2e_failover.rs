@@ -43,24 +43,16 @@ fn reads_and_writes_go_on_without_the_ecs_and_it_returns_with_its_state() {
     let before = cluster.keyrange(1);
     cluster.kill9_ecs();
     let writers = Writers::start(&cluster.addresses(), "w", 2, 100);
-    let deadline = Instant::now() + Duration::from_secs(20);
     let mut text = cluster.text(1);
-    // Long enough for every lease and every heartbeat timeout to pass: 600 answered questions at 5 ms and more each.
-    let mut asked = 0;
-    while asked < 600 {
-        assert!(Instant::now() < deadline, "only {asked} answers\n{}", cluster.logs(40));
+    let killed = Instant::now();
+    // Long enough for every lease to end that nobody renews, and for every patience with the ecs.
+    while killed.elapsed() < Duration::from_secs(4) {
+        writers.wait_for_acks(writers.acks() + 10, BOUND);
         let reply = text.ask("get nothing").expect("server 1 answers");
-        assert!(!reply.starts_with("SERVER_STOPPED"), "answer {asked}: {reply}\n{}", cluster.logs(40));
-        asked += 1;
+        assert_ne!(reply, "SERVER_STOPPED", "after {:?}\n{}", killed.elapsed(), cluster.logs(40));
     }
     let outcome = writers.stop();
-    assert!(
-        outcome.acks > 10 && outcome.gap < BOUND,
-        "{} writes, gap {:?}\n{}",
-        outcome.acks,
-        outcome.gap,
-        cluster.logs(40)
-    );
+    assert!(outcome.gap < BOUND, "gap {:?}\n{}", outcome.gap, cluster.logs(40));
     cluster.restart_ecs();
     cluster.settled(3, HEAL);
     outcome.ledger.verify(&cluster.addresses()).unwrap_or_else(|what| panic!("{what}"));

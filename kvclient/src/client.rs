@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::clock;
+use common::position::Position;
+use common::text::Page;
 use common::{Outcome, Time};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
@@ -139,6 +141,19 @@ impl Client {
     async fn write(&self, command: Command) -> Result<Outcome, Error> {
         match self.0.0.operate(command).await? {
             Answer::Written(outcome) => Ok(outcome),
+            _ => Err(Error::Closed),
+        }
+    }
+
+    /// A page of the records of the slot in which `at` lies: those with keys greater than `after`, or from the first.
+    /// Linearizable like a read. To walk through everything: the next page is at the same position after the last key while
+    /// there is [`Page::more`], then at the position after [`Page::last`].
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn scan(&self, at: Position, after: Option<Bytes>) -> Result<Page, Error> {
+        match self.0.0.operate(Command::Scan { at, after }).await? {
+            Answer::Page(page) => Ok(page),
             _ => Err(Error::Closed),
         }
     }

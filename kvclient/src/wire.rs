@@ -6,7 +6,7 @@
 use bytes::{Bytes, BytesMut};
 use common::Outcome;
 use common::retry::FORGOTTEN;
-use common::text::{Form, Once, Request as Line, Response, Word, WriteRequest, encode_request};
+use common::text::{Form, Once, Request as Line, Response, Word, WriteRequest, decode_page, encode_request};
 
 use crate::ring::{self, Arc};
 use crate::router::{Answer, Command, NoRing, Reply, Request};
@@ -18,6 +18,8 @@ pub(crate) enum Expect {
     Value,
     /// To a put or delete.
     Written,
+    /// To a scan.
+    Page,
     /// To any other line.
     Text,
 }
@@ -35,6 +37,10 @@ pub(crate) fn encode(out: &mut BytesMut, request: &Request) -> Expect {
         Command::Delete { key } => {
             encode_request(out, &Line::Write(WriteRequest { key, value: None, form, once }));
             Expect::Written
+        }
+        Command::Scan { at, after } => {
+            encode_request(out, &Line::Scan { at: *at, after: after.as_deref() });
+            Expect::Page
         }
         Command::Ask(line) => ask(out, line),
         // Never sent: the router answers it itself.
@@ -73,6 +79,8 @@ pub(crate) fn decode(expect: Expect, response: &Response<'_>) -> Option<Reply> {
     let answer = match expect {
         Expect::Value => Answer::Value(value(response)?),
         Expect::Written => Answer::Written(outcome(response.word)?),
+        Expect::Page if response.word == Word::ScanSuccess => Answer::Page(decode_page(response.rest)?),
+        Expect::Page => return None,
         Expect::Text => Answer::Text(rest()),
     };
     Some(Reply::Done(answer))

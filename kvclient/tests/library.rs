@@ -10,7 +10,7 @@ use fake::{Act, Fake};
 use kvclient::{Address, Client, Error, Settings};
 
 fn settings(total: u64) -> Settings {
-    Settings { total: Duration::from_millis(total), attempt: Duration::from_millis(100), ..Settings::default() }
+    Settings { total: Duration::from_millis(total), attempt: Duration::from_millis(200), ..Settings::default() }
 }
 
 async fn client(fake: &Fake) -> Client {

@@ -127,3 +127,52 @@ fn the_state_of_another_input_is_refused() {
     assert_eq!(code, 1);
     assert!(error.contains("the input has 4 bytes, but had 1"), "{error}");
 }
+
+fn lines(path: &std::path::Path) -> Vec<String> {
+    let mut lines: Vec<String> = fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn what_is_exported_can_be_imported() {
+    let (fake, scratch) = (Fake::start(3), Scratch::new("export"));
+    fake.with(|fake| {
+        for nth in 0..2000u32 {
+            fake.map.insert(format!("key {nth}").into_bytes(), vec![u8::try_from(nth % 256).unwrap(); 1000]);
+        }
+        fake.map.insert(b"\xff\n".to_vec(), b"tab\tline\nback\\slash\r\x00".to_vec());
+        fake.map.insert(b"empty".to_vec(), Vec::new());
+    });
+    let whole = fake.with(|fake| fake.map.clone());
+    for name in ["all.jsonl", "all.tsv"] {
+        let file = scratch.0.join(name);
+        let (code, out, error) = run(&fake, &["export", file.to_str().unwrap()]);
+        assert_eq!(code, 0, "{error}");
+        assert!(out.starts_with("exported 2002 records to "), "{out}");
+        let other = Fake::start(1);
+        assert_eq!(run(&other, &["import", file.to_str().unwrap()]).0, 0);
+        assert!(other.with(|other| other.map == whole), "{name}: what came back is not what went out");
+    }
+    let (code, out, error) = run(&fake, &["export"]);
+    assert_eq!((code, error.as_str()), (0, ""));
+    let mut printed: Vec<&str> = out.lines().collect();
+    printed.sort_unstable();
+    assert_eq!(printed, lines(&scratch.0.join("all.jsonl")));
+}
+
+#[test]
+fn an_export_that_fails_leaves_no_file() {
+    let (fake, scratch) = (Fake::start(1), Scratch::new("no-file"));
+    fake.with(|fake| fake.map.insert(b"k".to_vec(), b"v".to_vec()));
+    let file = scratch.file("all.jsonl", b"what was there before\n");
+    fake.plan(0, &[Act::Serve, Act::Serve]);
+    fake.with(|fake| {
+        let address = fake.keyrange.rsplit(',').next().unwrap().trim_end_matches(';').to_owned();
+        fake.plans.entry(address).or_default().extend([Act::Stopped; 10_000]);
+    });
+    let (code, _, error) = run(&fake, &["export", file.to_str().unwrap()]);
+    assert_eq!(code, 5, "{error}");
+    assert_eq!(fs::read(&file).unwrap(), b"what was there before\n");
+    assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 1, "the half-done file is gone");
+}

@@ -1,4 +1,5 @@
 //! The program as a process: what it prints, how it ends, what it says when it cannot start.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // tests
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use common::position::Position;
+use common::text::Page;
 use common::{Outcome, RequestId};
 
 use crate::address::Address;
@@ -34,6 +35,13 @@ pub enum Command {
         /// The key.
         key: Bytes,
     },
+    /// A page of the records of a slot in key order, from any server that may answer reads for it.
+    Scan {
+        /// A position of the slot.
+        at: Position,
+        /// Only keys greater than this one; none: from the first.
+        after: Option<Bytes>,
+    },
     /// A line that every server answers with a line.
     Ask(String),
 }
@@ -50,6 +58,7 @@ impl Command {
     pub fn position(&self) -> Option<Position> {
         match self {
             Command::Get { key } | Command::Put { key, .. } | Command::Delete { key } => Some(Position::of(key)),
+            Command::Scan { at, .. } => Some(*at),
             Command::Connect | Command::Ask(_) => None,
         }
     }
@@ -97,6 +106,8 @@ pub enum Answer {
     Value(Option<Bytes>),
     /// To a put or delete.
     Written(Outcome),
+    /// To a scan.
+    Page(Page),
     /// To [`Command::Ask`]: the line.
     Text(String),
 }
@@ -177,6 +188,8 @@ pub enum Input {
 pub enum NoRing {
     /// It could not be reached.
     Unreachable(String),
+    /// It did not answer in time: it may be there all the same.
+    Silent(String),
     /// It answered, but does not serve at the moment, or has no ring yet.
     NotServing(String),
 }

@@ -73,6 +73,8 @@ pub struct Router {
     timers: BTreeSet<(Time, OpId)>,
     next: u64,
     reported: BTreeMap<Address, Time>,
+    /// Some server has answered something.
+    answered: bool,
 }
 
 impl Router {
@@ -93,6 +95,7 @@ impl Router {
             timers: BTreeSet::new(),
             next: 0,
             reported: BTreeMap::new(),
+            answered: false,
         }
     }
 
@@ -220,6 +223,7 @@ impl Router {
     }
 
     fn answer(&mut self, now: Time, id: OpId, attempt: u32, reply: Reply, out: &mut Vec<Action>) {
+        self.answered = true;
         let Some(op) = self.ops.get_mut(&id) else { return };
         // An answer is an answer, even to a sending that was given up; anything else only counts for the newest one.
         let reply = match reply {
@@ -330,7 +334,10 @@ impl Router {
                 op.trouble.note(&to, format!("no answer within {:.1} s", now.since(at).as_secs_f64()));
             }
         }
-        let error = op.give_up(now);
+        let error = match op.give_up(now) {
+            Error::Refused(trouble) if !self.answered => Error::Unreachable(trouble),
+            error => error,
+        };
         self.done(id, Err(error), out);
     }
 

@@ -17,8 +17,8 @@ pub(super) struct Refreshing {
     pub(super) until: Time,
     /// Servers that gave no ring in this round, and why.
     failed: Vec<(Address, String)>,
-    /// Whether one of them could be reached at all.
-    reached: bool,
+    /// Whether one of them may be there: it answered, or at least did not refuse the connection.
+    hope: bool,
 }
 
 impl Router {
@@ -50,11 +50,11 @@ impl Router {
         now: Time,
         from: Address,
         failed: Vec<(Address, String)>,
-        reached: bool,
+        hope: bool,
         out: &mut Vec<Action>,
     ) {
         let until = now + self.settings.attempt;
-        self.refreshing = Some(Refreshing { from: from.clone(), until, failed, reached });
+        self.refreshing = Some(Refreshing { from: from.clone(), until, failed, hope });
         out.push(Action::Refresh { from });
     }
 
@@ -64,7 +64,7 @@ impl Router {
         out.push(Action::Retire { server: from.clone() });
         self.report(now, &from, "timeout", out);
         let why = format!("no answer within {:.1} s", self.settings.attempt.as_secs_f64());
-        self.keyrange(now, &from, Err(NoRing::Unreachable(why)), out);
+        self.keyrange(now, &from, Err(NoRing::Silent(why)), out);
     }
 
     pub(super) fn keyrange(
@@ -76,6 +76,7 @@ impl Router {
     ) {
         // Only the answer that is waited for counts: a late one may be older than the ring we have.
         let Some(refreshing) = self.refreshing.take_if(|refreshing| refreshing.from == *from) else { return };
+        self.answered |= matches!(result, Ok(_) | Err(NoRing::NotServing(_)));
         let problem = match result {
             Ok((coordinators, readers)) if !coordinators.is_empty() => {
                 self.ring = Ring::new(&coordinators, &readers);
@@ -89,11 +90,11 @@ impl Router {
     }
 
     fn ask_next(&mut self, now: Time, refreshing: Refreshing, problem: NoRing, out: &mut Vec<Action>) {
-        let Refreshing { from, mut failed, mut reached, .. } = refreshing;
+        let Refreshing { from, mut failed, mut hope, .. } = refreshing;
         let why = match problem {
             NoRing::Unreachable(why) => why,
-            NoRing::NotServing(why) => {
-                reached = true;
+            NoRing::Silent(why) | NoRing::NotServing(why) => {
+                hope = true;
                 why
             }
         };
@@ -101,8 +102,8 @@ impl Router {
         let mut rest = self.everyone();
         rest.retain(|address| failed.iter().all(|(asked, _)| asked != address));
         match self.rng.choice(rest) {
-            Some(next) => self.ask_ring(now, next, failed, reached, out),
-            None => self.no_ring(now, &failed, reached, out),
+            Some(next) => self.ask_ring(now, next, failed, hope, out),
+            None => self.no_ring(now, &failed, hope, out),
         }
     }
 
@@ -141,9 +142,9 @@ impl Router {
         self.ops.get(&id).is_some_and(|op| matches!(op.command, super::Command::Connect))
     }
 
-    /// A whole round brought no ring. A client that never reached anyone says so at once; others try again.
-    fn no_ring(&mut self, now: Time, failed: &[(Address, String)], reached: bool, out: &mut Vec<Action>) {
-        let hopeless = self.ring.is_empty() && !reached;
+    /// A whole round brought no ring. If nobody listens at any of the addresses, that is said at once.
+    fn no_ring(&mut self, now: Time, failed: &[(Address, String)], hope: bool, out: &mut Vec<Action>) {
+        let hopeless = self.ring.is_empty() && !hope;
         for (id, _) in self.waiting() {
             let Some(op) = self.ops.get_mut(&id) else { continue };
             for (address, why) in failed {

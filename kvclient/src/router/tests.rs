@@ -216,6 +216,17 @@ fn nobody_there_is_said_at_once() {
 }
 
 #[test]
+fn a_server_that_stays_silent_is_tried_to_the_end_and_then_called_unreachable() {
+    let mut bench = Bench::new();
+    bench.start(get());
+    while bench.router.open() > 0 {
+        bench.tick();
+    }
+    assert!(matches!(bench.result(), Some(Err(Error::Unreachable(_)))), "{:?}", bench.out);
+    assert!(bench.now >= Time(10_000_000));
+}
+
+#[test]
 fn a_cluster_that_starts_is_waited_for() {
     let mut bench = Bench::new();
     bench.start(get());

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use bytes::{Buf, BytesMut};
 use common::Outcome;
+use common::position::Position;
 use common::retry::{FORGOTTEN, Known, RetryTable};
-use common::text::{Answer, Dialect, Form, Limits, Parsed, Request, RequestParser, WriteRequest, encode};
+use common::text::{Answer, Dialect, Form, Limits, Parsed, Request, RequestParser, WriteRequest, encode, encode_page};
 
 /// How a request with a key is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,8 +139,8 @@ impl Connection {
                 None => say(out, &Answer::NoEcs("this server is standalone")),
             },
             Request::Status => say(out, &Answer::Status(r#"{"serving":true,"slots":[1,2]}"#)),
-            Request::Scan { .. } => say(out, &Answer::NotResponsible),
             Request::Get { key, .. } => return self.get(&mut state, key, out),
+            Request::Scan { at, after } => return self.scan(&mut state, *at, *after, out),
             Request::Write(write) => return self.write(&mut state, write, out),
         }
         true
@@ -158,6 +159,26 @@ impl Connection {
                 Some(value) => say(out, &Answer::Value { key, value }),
                 None => say(out, &Answer::Missing { key }),
             },
+            other => refuse(out, other),
+        }
+        true
+    }
+
+    /// A ring of four slots.
+    fn scan(&self, state: &mut State, at: Position, after: Option<&[u8]>, out: &mut BytesMut) -> bool {
+        let slot = at.slot(4);
+        match self.act(state) {
+            Act::Serve | Act::Forget => {
+                let records = state.map.iter().map(|(key, value)| (&key[..], &value[..]));
+                let page = encode_page(
+                    Position::last_of(slot, 4),
+                    records
+                        .filter(|(key, _)| Position::of(key).slot(4) == slot && after.is_none_or(|after| *key > after)),
+                );
+                say(out, &Answer::Page(&page));
+            }
+            Act::ExecuteAndClose => return false,
+            Act::ExecuteAndStaySilent => {}
             other => refuse(out, other),
         }
         true

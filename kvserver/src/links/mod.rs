@@ -34,6 +34,9 @@ const DATA_LIMIT: usize = 64 << 20;
 /// Pulses waiting for one peer. Old beacons are worth nothing, so the buffer is short.
 const PULSE_LIMIT: usize = 256 << 10;
 
+/// Servers that may connect before the ECS has told of them. More are refused, and come back.
+const STRANGE_NODES: usize = 1024;
+
 /// All peers that this server has something to do with.
 #[derive(Debug)]
 pub(crate) struct Links {
@@ -149,6 +152,9 @@ impl Links {
         let fresh = CancellationToken::new();
         if purpose == Purpose::Probe {
             return Ok(fresh);
+        }
+        if inbound.len() >= STRANGE_NODES && table.is_none() && seen.is_none() {
+            return Err("too many servers that the ECS has not told of: try again".into());
         }
         let entry = inbound.entry(from.node).or_insert_with(|| Inbound::new(*from));
         if entry.identity.boot < from.boot {

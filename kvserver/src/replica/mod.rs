@@ -290,6 +290,9 @@ impl Replica {
             let Some(follower) = c.followers.get_mut(&from) else { return };
             follower.heard = ctx.now;
             match msg {
+                PeerMsg::SyncAck { boot, .. } if follower.identity.is_some_and(|(_, known)| boot < known) => {
+                    // A dead process of that server said so; the ECS would refuse an expand that names it for ever.
+                }
                 PeerMsg::SyncAck { at, commit, store, boot, .. } => {
                     if follower.identity.is_some_and(|(_, latest)| boot < latest) {
                         // Said by an earlier start of it, and late: neither its position nor its boot is the present one.
