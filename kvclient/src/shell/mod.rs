@@ -1,7 +1,8 @@
 //! The shell: on a terminal for people, on a pipe for scripts.
 //!
-//! On a terminal Ctrl-C stops the running command and Ctrl-D leaves. On a pipe there is no prompt, every command prints
-//! its result on stdout and its error with the line's number on stderr, and the exit code is the first failure's, or 0.
+//! On a terminal Ctrl-C stops the running command; Ctrl-D, or Ctrl-C twice at the prompt, leaves. On a pipe there is no
+//! prompt, every command prints its result on stdout and its error with the line's number on stderr, and the exit code is
+//! the first failure's, or 0.
 
 mod editor;
 mod pipe;
@@ -73,12 +74,19 @@ impl Shell {
         {
             self.out.fail("", &problem);
         }
+        let mut cancelled = false;
         loop {
             let line = match prompt.read() {
                 editor::Typed::Line(line) => line,
-                editor::Typed::Cancelled => continue,
+                editor::Typed::Cancelled if cancelled => break,
+                editor::Typed::Cancelled => {
+                    self.out.note("Ctrl-C once more leaves.");
+                    cancelled = true;
+                    continue;
+                }
                 editor::Typed::End => break,
             };
+            cancelled = false;
             match runtime.block_on(self.obey(line.as_bytes())) {
                 Ok(Next::More) => {}
                 Ok(Next::End) => break,
