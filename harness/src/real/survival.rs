@@ -106,7 +106,7 @@ fn import(program: &str, cluster: &Cluster, records: &[Record], tell: &dyn Fn(&s
     write_tsv(&file, records)?;
     let began = Instant::now();
     let output = Command::new(program)
-        .args([node::KVCLIENT, "--servers", &cluster.addresses().join(","), "import"])
+        .args([node::KVCLIENT, "--timeout", "60", "--servers", &cluster.addresses().join(","), "import"])
         .arg(&file)
         .stdin(Stdio::null())
         .output()
