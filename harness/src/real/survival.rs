@@ -123,7 +123,8 @@ fn import(program: &str, cluster: &Cluster, records: &[Record], tell: &dyn Fn(&s
 }
 
 fn write_tsv(file: &Path, records: &[Record]) -> std::io::Result<()> {
-    let text: String = records.iter().map(|record| format!("{}\t{}\n", escaped(&record.key), escaped(&record.value))).collect();
+    let text: String =
+        records.iter().map(|record| format!("{}\t{}\n", escaped(&record.key), escaped(&record.value))).collect();
     std::fs::write(file, text)
 }
 

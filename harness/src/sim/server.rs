@@ -533,7 +533,7 @@ impl World {
                 }
             }
             FromEcs::Fenced { reason } => {
-                self.fail(format!("s{s} is fenced though it is its node's only process: {reason}"))
+                self.fail(format!("s{s} is fenced though it is its node's only process: {reason}"));
             }
         }
     }

@@ -367,7 +367,8 @@ impl World {
             return true;
         }
         let alone = cluster.views().iter().any(|view| view.isr.len() == 1 && view.isr.contains_key(&node));
-        let well = |(o, server): (usize, &Server)| o == s || !server.used || (server.awake() && server.mood == Mood::Well);
+        let well =
+            |(o, server): (usize, &Server)| o == s || !server.used || (server.awake() && server.mood == Mood::Well);
         if alone || !self.net.is_whole() || !self.servers.iter().enumerate().all(well) {
             return false;
         }

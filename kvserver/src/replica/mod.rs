@@ -565,10 +565,8 @@ impl Replica {
                 (follower.beacon_acked, follower.answered) = (Some(sent), Some(answered));
             }
             match ack.end {
-                Some(end) if follower.synced && follower.streaming => {
-                    if follower.acked(ctx.now, end) {
-                        c.flush(ctx, from);
-                    }
+                Some(end) if follower.synced && follower.streaming && follower.acked(ctx.now, end) => {
+                    c.flush(ctx, from);
                 }
                 // It has restarted within the epoch and lost its session. Nothing may be outstanding that would tell.
                 None if follower.synced && follower.walk.is_none() => {
