@@ -203,7 +203,7 @@ async fn a_refused_server_says_why_and_stops() {
 async fn a_standalone_server_serves_at_once() {
     let dir = TempDir::new();
     let server = Server::standalone(&dir);
-    assert_eq!(server.node.ready(), Ok(()));
+    assert!(server.node.serving());
     assert_eq!(server.put("k", "v").await, Reply::Written(Outcome::Created));
     assert_eq!(server.get("k").await, value("v"));
     let zeros_and_ones = format!("{},{},127.0.0.1:5001;", "0".repeat(32), "f".repeat(32));

@@ -218,7 +218,7 @@ impl Node {
             JournalEvent::Writable(writable) => {
                 super::slots::flushes_itself();
                 self.each_slot(|replica, out| replica.handle(clock::now(), Event::Disk { writable }, out));
-                self.flush();
+                self.links.flush();
             }
             JournalEvent::Fatal(reason) => self.fail(Fatal { reason, code: Fatal::DISK }),
         }
