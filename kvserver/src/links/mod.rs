@@ -46,6 +46,8 @@ pub(crate) struct Links {
     main: Handle,
     /// Where pulse connections live: nothing else may run there.
     pulse: Handle,
+    /// Something was pushed by a task of the main runtime.
+    pushed: Notify,
 }
 
 /// One peer's outgoing side.
@@ -74,7 +76,7 @@ struct Inbound {
 impl Links {
     /// No peers yet.
     pub(crate) fn new(main: Handle, pulse: Handle) -> Links {
-        Links { peers: RwLock::default(), inbound: Mutex::default(), main, pulse }
+        Links { peers: RwLock::default(), inbound: Mutex::default(), main, pulse, pushed: Notify::new() }
     }
 
     /// The runtime of the data connections.
@@ -112,6 +114,31 @@ impl Links {
         self.main.spawn(dial::keep(node.clone(), peer.clone(), Purpose::Data));
         self.pulse.spawn(dial::keep(node.clone(), peer.clone(), Purpose::Pulse));
         peer
+    }
+
+    /// Sends what waits for any peer, here and now.
+    pub(crate) fn flush(&self) {
+        self.each(|peer| {
+            if peer.data.take_dirty() {
+                peer.data.flush();
+            }
+        });
+    }
+
+    /// Sends what waits for any peer, soon.
+    pub(crate) fn flush_soon(&self) {
+        self.pushed.notify_one();
+    }
+
+    /// Does what [`Links::flush_soon`] promises, once a turn of the runtime: everybody who is ready pushes first, so that
+    /// all their messages to a peer leave with one system call. One task for all peers, since waking several would wake
+    /// several of the runtime's threads.
+    pub(crate) async fn flusher(&self) {
+        loop {
+            self.pushed.notified().await;
+            tokio::task::yield_now().await;
+            self.flush();
+        }
     }
 
     /// Runs `f` on the peer, if there is a link to it.

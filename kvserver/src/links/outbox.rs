@@ -67,7 +67,7 @@ impl Outbox {
         queue.pushed.len() + queue.taken.len()
     }
 
-    /// Appends a frame; false if it was dropped. Somebody must call [`Outbox::flush`] or [`Outbox::wake`] afterwards.
+    /// Appends a frame; false if it was dropped. Somebody must call [`Outbox::flush`] afterwards.
     pub(crate) fn push<T: Serialize>(&self, message: &T) -> bool {
         let mut queue = self.lock();
         if queue.stream.is_none() || queue.pushed.len() + queue.taken.len() > self.limit {
@@ -85,7 +85,7 @@ impl Outbox {
     }
 
     /// Lets the connection's task do the writing.
-    pub(crate) fn wake(&self) {
+    fn wake(&self) {
         self.wake.notify_one();
     }
 
@@ -103,9 +103,6 @@ impl Outbox {
                 ended = watch_end(stream) => return ended,
                 () = self.wake.notified() => {}
             }
-            // Whoever pushed runs on this runtime too, and others that are ready will push as well: let them go first, so
-            // that all their messages leave with one system call.
-            tokio::task::yield_now().await;
             while !self.try_flush()? {
                 stream.writable().await?;
             }
@@ -221,7 +218,7 @@ mod tests {
                 outbox.flush();
             }
         }
-        outbox.wake();
+        outbox.flush();
         let mut input = BytesMut::new();
         for number in 0..COUNT {
             let message: (u64, Vec<u8>) = loop {

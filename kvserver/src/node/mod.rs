@@ -127,15 +127,6 @@ impl Node {
         self.with_slot(slot, |replica, out| replica.handle(now, event, out)).is_some()
     }
 
-    /// Sends what waits in the buffers, here and now: for threads that [`slots::flushes_itself`].
-    pub(crate) fn flush(&self) {
-        self.links.each(|peer| {
-            if peer.data.take_dirty() {
-                peer.data.flush();
-            }
-        });
-    }
-
     /// Whether this server has been told its cluster's views: before, every request is answered SERVER_STOPPED.
     #[must_use]
     pub fn serving(&self) -> bool {
@@ -258,7 +249,7 @@ impl Node {
         for (slot, mark) in marks {
             self.with_slot(slot, |replica, out| replica.handle(clock::now(), Event::Durable { mark }, out));
         }
-        self.flush();
+        self.links.flush();
     }
 
     /// Decides about an incoming peer connection.

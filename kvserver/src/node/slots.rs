@@ -3,11 +3,12 @@
 use std::cell::Cell;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::Ordering::SeqCst;
 
 use common::position::Position;
 use common::{Slot, Time};
 
+use super::ticker::AlarmClock;
 use super::{Node, metrics::bump};
 use crate::replica::{Action, Event, Replica};
 
@@ -18,9 +19,8 @@ thread_local! {
     static ACTIONS: Cell<Vec<Action>> = const { Cell::new(Vec::new()) };
 }
 
-/// This thread calls [`Node::flush`] after what it does, which spares the connections' tasks from being woken by it. Threads
-/// without the main runtime do so; its tasks leave the sending to the connections' tasks, which costs one system call for
-/// all that happens in one turn of the runtime.
+/// This thread calls [`Links::flush`](crate::links::Links::flush) after what it does. All do that but those of the main
+/// runtime, whose tasks leave it to one that sends for all of them.
 pub(super) fn flushes_itself() {
     FLUSHES.set(true);
 }
@@ -30,6 +30,7 @@ pub(super) fn flushes_itself() {
 pub(super) struct Slots {
     slots: Box<[Place]>,
     count: u16,
+    alarm_clock: AlarmClock,
 }
 
 #[derive(Debug)]
@@ -43,7 +44,7 @@ impl Slots {
     pub(super) fn new(replicas: impl Iterator<Item = Replica>) -> Slots {
         let place = |replica| Place { replica: Mutex::new(replica), deadline: AtomicU64::new(0) };
         let slots: Box<[_]> = replicas.map(place).collect();
-        Slots { count: u16::try_from(slots.len()).unwrap_or(u16::MAX), slots }
+        Slots { count: u16::try_from(slots.len()).unwrap_or(u16::MAX), slots, alarm_clock: AlarmClock::default() }
     }
 
     /// The slot of a key.
@@ -70,20 +71,31 @@ impl Slots {
         };
         let result = f(&mut replica, &mut out);
         node.perform(slot, &mut out);
-        place.deadline.store(replica.deadline().map_or(u64::MAX, |time| time.0), Release);
+        let deadline = replica.deadline().map_or(u64::MAX, |time| time.0);
+        place.deadline.store(deadline, SeqCst);
         drop(replica);
+        self.alarm_clock.before(deadline);
         ACTIONS.set(out);
         result
     }
 
-    /// Tells every slot whose time has come.
-    pub(super) fn tick(&self, node: &Node, now: impl Fn() -> Time) {
-        let seen = now();
+    /// Tells every slot whose time has come; returns until when there is nothing more to do.
+    pub(super) fn tick(&self, node: &Node, now: impl Fn() -> Time) -> Time {
+        self.alarm_clock.scanning();
+        let (seen, mut next) = (now(), u64::MAX);
         for slot in 0..self.count {
-            if self.slots[usize::from(slot)].deadline.load(Acquire) <= seen.0 {
+            let deadline = &self.slots[usize::from(slot)].deadline;
+            if deadline.load(SeqCst) <= seen.0 {
                 self.with(node, Slot(slot), |replica, out| replica.handle(now(), Event::Tick, out));
             }
+            next = next.min(deadline.load(SeqCst));
         }
+        Time(next)
+    }
+
+    /// What wakes the ticker.
+    pub(super) fn alarm_clock(&self) -> &AlarmClock {
+        &self.alarm_clock
     }
 }
 
@@ -94,15 +106,10 @@ impl Node {
             match action {
                 Action::Journal(record) => self.store.append(&record),
                 Action::Send { to, msg } => {
-                    let pushed = self.links.with(to, |peer| {
-                        let pushed = peer.data.push(&msg);
-                        if pushed && !FLUSHES.get() {
-                            peer.data.wake();
-                        }
-                        pushed
-                    });
-                    if pushed != Some(true) {
+                    if self.links.with(to, |peer| peer.data.push(&msg)) != Some(true) {
                         bump(&self.metrics.peer_drops);
+                    } else if !FLUSHES.get() {
+                        self.links.flush_soon();
                     }
                 }
                 Action::Reply { token, reply } => self.replies.complete(token, reply),

@@ -66,6 +66,7 @@ impl Node {
         *reports.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&node);
         node.start_pulse(runtime, listener)?;
         node.start_threads()?;
+        main.spawn(node.clone().flushing());
         if node.standalone() {
             let (cluster, meta) = node.alone();
             node.welcome(cluster, meta)?;
@@ -73,6 +74,13 @@ impl Node {
             main.spawn(node.clone().registered());
         }
         Ok(node)
+    }
+
+    async fn flushing(self: Arc<Self>) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = self.links.flusher() => {}
+        }
     }
 
     async fn registered(self: Arc<Self>) {

@@ -228,7 +228,7 @@ impl Node {
                 self.store.refusing.store(!writable, Relaxed);
                 super::slots::flushes_itself();
                 self.each_slot(|replica, out| replica.handle(clock::now(), Event::Disk { writable }, out));
-                self.flush();
+                self.links.flush();
             }
             JournalEvent::Fatal(reason) => self.fail(Fatal { reason, code: Fatal::DISK }),
         }
