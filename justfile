@@ -27,6 +27,10 @@ sim seeds="2000":
 sim-seed seed:
     cargo run --release -p harness --bin simulate -- --seed {{seed}}
 
+# Five servers and a file (30,000 made-up records without one): kills, returns, everything read back after each step.
+survive *file:
+    cargo run --release -p harness --bin survive -- {{file}}
+
 # Annulus and its peers in turn, with ratios. Peers that are not installed are named and skipped.
 bench *args:
     cargo run --release -p harness --bin bench -- {{args}}

@@ -81,7 +81,7 @@ pub struct Heartbeat {
     pub meta: u64,
     /// The highest epoch it has seen: an ECS with an older one knows that its own state is old, and stops.
     pub highest_epoch: Epoch,
-    /// An fsync has been pending for 2 s.
+    /// An fsync has been pending for 2 s, or the disk takes no writes (full, read-only): others should serve.
     pub disk_stalled: bool,
 }
 

@@ -29,6 +29,32 @@ pub enum Rule {
     ClaimKept,
 }
 
+impl Rule {
+    /// All of them.
+    pub const ALL: [Rule; 20] = [
+        Rule::NoFsync,
+        Rule::NoFence,
+        Rule::NoEpochMatch,
+        Rule::ReplayAll,
+        Rule::ShrinkEarly,
+        Rule::DropPending,
+        Rule::ExpandEarly,
+        Rule::NarrowLease,
+        Rule::Unclean,
+        Rule::ResumeEpoch,
+        Rule::GrantUnbounded,
+        Rule::NoPromiseWait,
+        Rule::NoReaderWait,
+        Rule::NoBootWait,
+        Rule::ContNoHold,
+        Rule::NoPrimaryLease,
+        Rule::NoReaderLease,
+        Rule::DirtyRead,
+        Rule::DirtyOld,
+        Rule::ClaimKept,
+    ];
+}
+
 /// Which rules are off.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Switches {

@@ -1,7 +1,8 @@
 //! Scripted scenarios of the core, one a file, named by the scenario. `UPDATE_GOLDENFILES=1` writes what is now.
 //!
 //! Commands: `start N..`, `kill N..`, `freeze N`, `thaw N`, `cut N`, `mend N`, `wipe N as M`, `restore N` (new store),
-//! `copy N as M`, `ecs stop|start`, `run MILLISECONDS`, `settle` (until nothing is left to do), `show`, `accuse N TIMES`,
+//! `copy N as M`, `unplug N..` (power lost), `hangup N`, `mute N` (no control connection), `deafen N M..` (N hears no M),
+//! `ecs stop|start`, `run MILLISECONDS`, `settle` (until nothing is left to do), `show`, `accuse N TIMES`,
 //! `set N WORD`. Every command prints what the ECS logged meanwhile.
 
 mod puppets;
@@ -59,6 +60,18 @@ impl Stage {
                 let others: Vec<NodeId> = others.iter().map(|name| NodeId(*name)).collect();
                 self.puppet(*name)?.deaf_to.extend(others);
             }
+            // The control connection breaks; `mute` keeps the server from making another.
+            ("hangup", [name]) => {
+                let conn = self.puppet(*name)?.conn;
+                self.0.hang_up(conn);
+            }
+            ("mute", [name]) => {
+                let puppet = self.puppet(*name)?;
+                puppet.mute = true;
+                let conn = puppet.conn;
+                self.0.hang_up(conn);
+            }
+            ("unmute", [name]) => self.puppet(*name)?.mute = false,
             ("wipe", [name, id]) => self.puppet(*name)?.wipe(*id),
             ("restore", [name]) => self.puppet(*name)?.store.0 += 1000,
             ("copy", [name, other]) => {

@@ -35,7 +35,7 @@ fn the_maps_are_whole_in_the_middle_of_a_load() {
     if !jq {
         println!("SKIPPED in part: jq is not installed, so only serde_json reads the maps");
     }
-    let options = Options { server: vec!["--checkpoint-interval".into(), "1".into()], ..Options::default() };
+    let options = Options { server: vec!["--checkpoint-seconds".into(), "1".into()], ..Options::default() };
     let cluster = Cluster::start(NODE, 3, options);
     let writers = Writers::start(&cluster.addresses(), "w", 4, 500);
     let deadline = Instant::now() + PATIENCE;

@@ -79,3 +79,13 @@ fn the_architecture_says_what_is_absent() {
     let invariants = text.lines().filter(|line| line.starts_with("Invariant:")).count();
     assert!(invariants >= 5, "ARCHITECTURE.md has only {invariants} lines that begin with \"Invariant:\"");
 }
+
+#[test]
+fn the_readme_names_exactly_the_two_commands_that_set_everything_up() {
+    let text = std::fs::read_to_string(root().join("README.md")).expect("README.md is readable");
+    let commands: Vec<&str> = text.lines().filter(|line| line.starts_with("cargo ")).collect();
+    let wanted = ["cargo run --release --bin playground", "cargo test --workspace", "cargo build --release"];
+    assert_eq!(commands, wanted, "the two commands, and the build of what is started by hand");
+    let ci = std::fs::read_to_string(root().join(".ci/run")).expect(".ci/run is readable");
+    assert!(ci.contains(wanted[0]) && ci.contains(wanted[1]), ".ci/run does not call what the README promises");
+}

@@ -1,5 +1,7 @@
 //! Import and export.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // A test that cannot go on says where; it has threads and clocks.
+
 mod fake;
 
 use std::fs;

@@ -30,11 +30,11 @@ pub(crate) fn run(node: &Weak<Node>) {
             continue;
         }
         let wanted = std::mem::take(&mut first) && node.store().replayed();
-        if wanted || node.store().checkpoint_due(clock::now()) {
-            if let Err(error) = write(&node, true) {
-                not_before = clock::now() + RETRY;
-                report(&node, &error);
-            }
+        if (wanted || node.store().checkpoint_due(node.options().checkpoint_every, clock::now()))
+            && let Err(error) = write(&node, true)
+        {
+            not_before = clock::now() + RETRY;
+            report(&node, &error);
         }
     }
 }

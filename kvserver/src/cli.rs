@@ -73,7 +73,6 @@ fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     logging::start(config.log_level, config.log_file.as_deref())
         .with_context(|| format!("cannot open the log file {:?}: try another --log-file", config.log_file))?;
     warn(config);
-    allow_files(config.max_connections);
     let runtime = Runtime::new().context("cannot start the runtime")?;
     let server = start(config, &runtime)?;
     let node = server.node.identity();
@@ -110,7 +109,8 @@ fn start(config: &Config, runtime: &Runtime) -> anyhow::Result<Server> {
     let replies = Replies::new();
     let options = options(config, clients.local_addr()?, admin_addr);
     let node = Node::start(options, replies.clone(), runtime.handle())?;
-    let port = ClientPort::start(listen(clients, "--port")?, settings(config), node.clone(), replies)?;
+    let settings = settings(config, room_for(config.max_connections));
+    let port = ClientPort::start(listen(clients, "--port")?, settings, node.clone(), replies)?;
     let stop_admin = CancellationToken::new();
     if let Some(socket) = admin {
         let (node, metrics) = (node.clone(), port.metrics());
@@ -152,17 +152,18 @@ fn options(config: &Config, clients: SocketAddr, admin: Option<SocketAddr>) -> N
         peer_host: config.host.clone(),
         admin_addr: admin.map(reached),
         confirm_reads: config.confirm_reads,
+        checkpoint_every: config.checkpoint_every,
         salvage: config.salvage,
     }
 }
 
-fn settings(config: &Config) -> Settings {
+fn settings(config: &Config, max_connections: usize) -> Settings {
     Settings {
         dialect: config.dialect,
         greeting: config.greeting.clone(),
         limits: config.limits,
         bounds: config.bounds,
-        max_connections: config.max_connections,
+        max_connections,
     }
 }
 
@@ -257,8 +258,9 @@ fn warn(config: &Config) {
     }
 }
 
-/// The usual limit of 1,024 open files is no limit on purpose: raised as far as this process may.
-fn allow_files(connections: usize) {
+/// How many client connections the limit of open files leaves room for, once it is raised as far as this process may. The
+/// usual 1,024 are no limit on purpose; and clients must never take the files that journal, checkpoint and peers need.
+fn room_for(connections: usize) -> usize {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     let wanted = connections as u64 + OWN_FILES;
@@ -267,11 +269,14 @@ fn allow_files(connections: usize) {
         limit.current = Some(wanted.min(highest));
         let _ = setrlimit(Resource::Nofile, limit);
     }
-    if highest < wanted {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let room = usize::try_from(files.saturating_sub(OWN_FILES).max(1)).unwrap_or(usize::MAX);
+    if room < connections {
         log::warn!(
-            "{connections} connections may need {wanted} open files, but only {highest} are allowed: see ulimit -Hn"
+            "room for {room} client connections instead of {connections}: {files} open files are allowed (ulimit -Hn)"
         );
     }
+    room.min(connections)
 }
 
 fn millis(since: Time) -> u128 {

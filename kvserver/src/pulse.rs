@@ -153,6 +153,7 @@ async fn beat(node: &Node, addr: &str, backoff: &mut Backoff) -> anyhow::Result<
 fn heartbeat(node: &Node) -> Heartbeat {
     let me = node.identity();
     let (meta, highest_epoch) = node.with_topology(|topology| (topology.version, topology.highest_epoch));
-    let disk_stalled = node.store().pending_fsync().is_some_and(|since| clock::now().since(since) >= STALLED);
+    let pending = node.store().pending_fsync();
+    let disk_stalled = node.store().is_refusing() || pending.is_some_and(|since| clock::now().since(since) >= STALLED);
     Heartbeat { node: me.node, store: me.store, boot: me.boot, meta, highest_epoch, disk_stalled }
 }

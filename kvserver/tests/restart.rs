@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 
 fn refused(options: NodeOptions) -> String {
     let started = Node::start(options, Replies::new(), &Handle::current());
-    format!("{:#}", started.err().expect("the directory is refused"))
+    format!("{:#}", started.expect_err("the directory is refused"))
 }
 
 /// Lets go of everything a node holds, as a process does that is killed.
@@ -96,7 +96,8 @@ async fn a_whole_cluster_comes_back_with_everything() {
     let ecs = FakeEcs::start(8, 3).await;
     let dirs = [TempDir::new(), TempDir::new(), TempDir::new()];
     let names = ["127.0.0.1:5001", "127.0.0.1:5002", "127.0.0.1:5003"];
-    let start = || dirs.iter().zip(names).map(|(dir, name)| Server::clustered(dir, name, &ecs.addr)).collect::<Vec<_>>();
+    let start =
+        || dirs.iter().zip(names).map(|(dir, name)| Server::clustered(dir, name, &ecs.addr)).collect::<Vec<_>>();
     let in_sync = || ecs.with(|ecs| ecs.views.len() == 8 && ecs.views.iter().all(|view| view.isr.len() == 3));
 
     let servers = start();

@@ -20,6 +20,8 @@ use crate::store::{Store, StoreError};
 
 /// Events that are handled before heartbeats and the clock are looked at again.
 const BATCH: usize = 256;
+/// Full batches in a row before the clock is looked at all the same.
+const ROUNDS: usize = 8;
 /// The longest sleep: the core's deadlines are closer.
 const SLEEP: Duration = Duration::from_secs(1);
 
@@ -62,7 +64,7 @@ pub(crate) fn start(
 
 impl Driver {
     async fn run(&mut self, mut inputs: mpsc::Receiver<Input>) -> Result<(), StoreError> {
-        let mut batch = Vec::with_capacity(BATCH);
+        let (mut batch, mut rounds) = (Vec::with_capacity(BATCH), 0);
         let (stop, beats) = (self.shared.stop.clone(), self.shared.beats.clone());
         loop {
             let deadline = self.shared.with_core(|ecs| ecs.deadline());
@@ -85,8 +87,11 @@ impl Driver {
                     Input::Event(event) => self.handle(event)?,
                 }
             }
-            // Only now, when all that had come was heard: after a slow fsync nobody is called silent unheard.
-            if inputs.is_empty() && self.shared.with_core(|ecs| ecs.deadline()) <= clock::now() {
+            // Only now, when all that had come was heard: after a slow fsync nobody is called silent unheard. A flood of
+            // lines does not keep the clock from being looked at, though.
+            rounds = if inputs.is_empty() { ROUNDS } else { rounds + 1 };
+            if rounds >= ROUNDS && self.shared.with_core(|ecs| ecs.deadline()) <= clock::now() {
+                rounds = 0;
                 self.handle(Event::Tick)?;
             }
         }

@@ -35,6 +35,8 @@ pub struct Puppet {
     /// Learners at this server never catch up.
     pub lazy: bool,
     pub stalled: bool,
+    /// It cannot make a control connection, but heartbeats and probes go through.
+    pub mute: bool,
     pub conn: Option<Conn>,
     pub views: BTreeMap<Slot, View>,
     pub nodes: BTreeMap<NodeId, NodeInfo>,
@@ -244,7 +246,7 @@ impl Theatre {
             self.hang_up_quietly(conn);
             return;
         }
-        if puppet.conn.is_none() && puppet.retry <= now {
+        if puppet.conn.is_none() && puppet.retry <= now && !puppet.mute {
             let conn = Conn(self.next_conn);
             self.next_conn += 1;
             puppet.conn = Some(conn);
@@ -387,6 +389,7 @@ impl Puppet {
             stubborn: false,
             lazy: false,
             stalled: false,
+            mute: false,
             conn: None,
             views: BTreeMap::new(),
             nodes: BTreeMap::new(),

@@ -32,6 +32,9 @@ struct Args {
     /// Go on after a violation, and list them all
     #[arg(long)]
     keep_going: bool,
+    /// Turn each rule of the protocol off in turn: each must be missed within --seeds (needs the feature `switches`)
+    #[arg(long)]
+    mutants: bool,
 }
 
 /// What all seeds together came to.
@@ -44,31 +47,74 @@ struct Totals {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if args.mutants {
+        return mutants(&args);
+    }
     std::panic::set_hook(Box::new(|info| eprintln!("{info}")));
     let begun = Instant::now();
     let (from, count) = args.seed.map_or((args.from, args.seeds), |seed| (seed, 1));
     let options = Options { trace: args.trace, ..Options::default() };
     let totals = Mutex::new(Totals::default());
+    each(from, count, args.jobs, options, |outcome| take(outcome, &totals, count, begun) && !args.keep_going);
+    let totals = totals.into_inner().unwrap_or_default();
+    summary(&totals, begun);
+    if totals.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs seeds on `jobs` threads until `done` says that it is enough.
+fn each(from: u64, count: u64, jobs: u64, options: Options, done: impl Fn(Outcome) -> bool + Sync) {
     let (next, stop) = (AtomicU64::new(from), AtomicBool::new(false));
     std::thread::scope(|scope| {
-        for _ in 0..args.jobs.clamp(1, count.max(1)) {
+        for _ in 0..jobs.clamp(1, count.max(1)) {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= from + count {
                         return;
                     }
-                    let failed = take(run(seed, options), &totals, count, begun);
-                    if failed && !args.keep_going {
+                    if done(run(seed, options)) {
                         stop.store(true, Ordering::Relaxed);
                     }
                 }
             });
         }
     });
-    let totals = totals.into_inner().unwrap_or_default();
-    summary(&totals, begun, args.jobs);
-    if totals.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(not(feature = "switches"))]
+fn mutants(_args: &Args) -> ExitCode {
+    eprintln!("this build has all rules for good: build with --features switches to turn some off");
+    ExitCode::from(2)
+}
+
+/// Shows for each rule whether a cluster without it is seen to go wrong.
+#[cfg(feature = "switches")]
+fn mutants(args: &Args) -> ExitCode {
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut missed = 0;
+    for rule in common::Rule::ALL {
+        let (ran, caught) = (AtomicU64::new(0), Mutex::new(None));
+        let options = Options { switches: common::Switches::without(rule), ..Options::default() };
+        each(args.from, args.seeds, args.jobs, options, |outcome| {
+            ran.fetch_add(1, Ordering::Relaxed);
+            let Some(text) = outcome.violation else { return false };
+            let Ok(mut caught) = caught.lock() else { return true };
+            caught.get_or_insert((outcome.seed, text));
+            true
+        });
+        let ran = ran.into_inner();
+        match caught.into_inner().unwrap_or_default() {
+            Some((seed, text)) => {
+                let text: String = text.lines().next().unwrap_or_default().chars().take(140).collect();
+                println!("{rule:?}: caught by seed {seed}, the {ran}th: {text}");
+            }
+            None => {
+                missed += 1;
+                println!("{rule:?}: NOT CAUGHT in {ran} seeds");
+            }
+        }
+    }
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Adds one outcome; true if it is a violation.
@@ -91,14 +137,19 @@ fn take(outcome: Outcome, totals: &Mutex<Totals>, count: u64, begun: Instant) ->
     true
 }
 
-fn summary(totals: &Totals, begun: Instant, jobs: u64) {
-    let (seconds, simulated) = (begun.elapsed().as_secs_f64(), totals.stats.simulated / 1_000_000);
+fn summary(totals: &Totals, begun: Instant) {
+    let seconds = begun.elapsed().as_secs_f64();
     println!("{} seeds in {seconds:.1} s, {} violated: {:?}", totals.seeds, totals.failed.len(), totals.failed);
     print!("{}", totals.stats);
-    let each = seconds * f64::from(u32::try_from(jobs.min(totals.seeds).max(1)).unwrap_or(1));
-    println!(
-        "  {:<34}{:>12.0}",
-        "simulated seconds per CPU second",
-        f64::from(u32::try_from(simulated).unwrap_or(u32::MAX)) / each
-    );
+    if let Some(cpu) = cpu_millis() {
+        println!("  {:<34}{:>12}", "simulated seconds per CPU second", totals.stats.simulated / 1_000 / cpu.max(1));
+    }
+}
+
+/// The processor time this process has had, as Linux tells it (in hundredths of a second).
+fn cpu_millis() -> Option<u64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    Some(ticks * 10)
 }

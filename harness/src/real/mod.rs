@@ -10,11 +10,13 @@
 mod cluster;
 mod ledger;
 mod records;
+mod survival;
 mod text;
 mod writers;
 
 pub use cluster::{Cluster, Options};
 pub use ledger::Ledger;
 pub use records::{Record, records};
+pub use survival::survive;
 pub use text::{Arc, Keyrange, Text, position};
 pub use writers::{Outcome, Writers, load};

@@ -106,7 +106,8 @@ impl World {
         // What was read back from the disk was also synced by recovery.
         host.sync(host.log.len());
         let cluster = host.durable.clone();
-        let core = Ecs::new(Config::default(), cluster, host.clock.local(now));
+        let mut core = Ecs::new(Config::default(), cluster, host.clock.local(now));
+        core.set_switches(self.options.switches);
         host.process = Some(EcsProcess { core, backlog: VecDeque::new(), syncing: false, tick: None, hot: 0 });
         self.stats.bump("ECS starts");
         self.decided();

@@ -140,7 +140,8 @@ impl World {
             _ if self.healed => {}
             FaultEvent::Next => {
                 // Whoever has had enough faults but not yet enough operations is left alone to do them.
-                if self.now < self.plan.trouble || self.stats.faults < super::world::LEAST_FAULTS {
+                let enough = self.now >= self.plan.trouble && self.stats.faults >= super::world::LEAST_FAULTS;
+                if !enough && self.now >= self.calm_until {
                     self.next_fault();
                 }
                 let pause = self.rng.u64(self.plan.pace / 3..self.plan.pace * 5 / 3);

@@ -70,6 +70,11 @@ impl Net {
         self.index(from, to).is_some_and(|i| self.cuts[i] > 0)
     }
 
+    /// Whether nothing is cut and no more is lost than usual.
+    pub(super) fn is_whole(&self) -> bool {
+        self.burst == 0 && self.cuts.iter().all(|cuts| *cuts == 0)
+    }
+
     pub(super) fn cut(&mut self, from: Party, to: Party) {
         if let Some(i) = self.index(from, to) {
             self.cuts[i] += 1;

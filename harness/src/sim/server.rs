@@ -356,7 +356,8 @@ impl World {
             return self.queue.at(now + soon, Event::Checkpoint { server: s, inc });
         }
         process.checkpointing = false;
-        let stop = (!self.healed && self.rng.u8(0..16) == 0).then(|| self.rng.u64(0..30));
+        let safe = self.healed || self.now < self.calm_until;
+        let stop = (!safe && self.rng.u8(0..16) == 0).then(|| self.rng.u64(0..30));
         let images = process.replicas.iter().map(|replica| (replica.slot(), replica.image()));
         let done = server.files.checkpoint(images, (server.node, server.store), stop);
         self.trace.line(now, || format!("s{s} writes a checkpoint{}", if done { "" } else { " and dies of it" }));
@@ -532,7 +533,7 @@ impl World {
                 }
             }
             FromEcs::Fenced { reason } => {
-                self.fail(format!("s{s} is fenced though it is its node's only process: {reason}"))
+                self.fail(format!("s{s} is fenced though it is its node's only process: {reason}"));
             }
         }
     }

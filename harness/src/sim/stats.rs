@@ -49,9 +49,9 @@ impl Stats {
     pub fn merge(&mut self, other: &Stats) {
         for (what, n) in &other.counts {
             if what.starts_with("longest") || what.starts_with("most") {
-                self.peak(what, *n)
+                self.peak(what, *n);
             } else {
-                self.add(what, *n)
+                self.add(what, *n);
             }
         }
         self.simulated += other.simulated;

@@ -7,6 +7,7 @@ use common::{ClusterId, NodeId, Slot, StoreUuid};
 use kvserver::replica::{Action, Event as Happening};
 
 use super::client::Client;
+use super::disk::Mood;
 use super::ecs_host::EcsHost;
 use super::faults::FaultEvent;
 use super::net::{Fate, Net};
@@ -43,6 +44,8 @@ pub(super) struct World {
     pub(super) healed: bool,
     pub(super) scratch: Vec<Action>,
     next_survey: u64,
+    /// No faults before.
+    pub(super) calm_until: u64,
     violation: Option<String>,
 }
 
@@ -89,6 +92,7 @@ impl World {
             healed: false,
             scratch: Vec::new(),
             next_survey: 0,
+            calm_until: 0,
             violation: None,
             record,
             plan,
@@ -351,16 +355,25 @@ impl World {
             .collect()
     }
 
-    /// Whether the ring can do without this stopped server's disk: the ECS runs and every slot's ISR has another member
-    /// that runs. Losing the last in-sync copy is losing data by definition, and no fault that anything survives.
-    pub(super) fn expendable(&self, s: usize) -> bool {
+    /// Whether the ring can do without this stopped server's disk. Losing the last in-sync copy is losing data by
+    /// definition, and the ECS cannot know which copy is the last one that is left before it has judged both. So either
+    /// it has taken the server out of every ISR, or everything else is well and stays so until it has.
+    pub(super) fn expendable(&mut self, s: usize) -> bool {
         let node = self.servers[s].node;
-        let safe = |other: &NodeId| {
-            *other != node && self.servers.iter().any(|server| server.node == *other && server.process.is_some())
+        let Some(cluster) = self.ecs.cluster().filter(|cluster| self.ecs.awake() && !cluster.views().is_empty()) else {
+            return false;
         };
-        let kept = |view: &common::View| view.isr.keys().any(safe);
-        self.ecs.awake()
-            && self.ecs.cluster().is_some_and(|cluster| !cluster.views().is_empty() && cluster.views().iter().all(kept))
+        if cluster.views().iter().all(|view| !view.isr.contains_key(&node)) {
+            return true;
+        }
+        let alone = cluster.views().iter().any(|view| view.isr.len() == 1 && view.isr.contains_key(&node));
+        let well =
+            |(o, server): (usize, &Server)| o == s || !server.used || (server.awake() && server.mood == Mood::Well);
+        if alone || !self.net.is_whole() || !self.servers.iter().enumerate().all(well) {
+            return false;
+        }
+        self.calm_until = self.now + 5_000_000;
+        true
     }
 
     /// The machine has lost its directory and gets a new identity with a new one.

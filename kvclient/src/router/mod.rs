@@ -9,11 +9,14 @@
 //!   server, and while nobody serves, it pauses: exponential backoff with jitter.
 //! - Invariant: once a sending of a write may have been executed, every later sending of it carries the same id and the
 //!   retry mark, and the operation never ends as "refused".
+//! - Whoever waits longer than usual looks at the ring meanwhile: if another server has taken over, the request goes there at
+//!   once. A server that was silent or unreachable lately is the last to be asked.
 //! - Every operation ends within `Settings::total`.
 
 mod border;
 mod op;
 mod refresh;
+mod suspects;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +27,7 @@ pub use border::{Action, Answer, Command, Failure, Input, NoRing, OpId, Reply, R
 use common::{RequestId, Time};
 use op::{Op, State};
 use refresh::Refreshing;
+use suspects::Suspects;
 
 use crate::address::Address;
 use crate::error::Error;
@@ -40,6 +44,9 @@ pub struct Settings {
     pub attempt: Duration,
     /// The first pause; jitter makes it half of that to all of it.
     pub pause: Duration,
+    /// After this long without an answer the ring is asked for, and again after as long: a failover is noticed without
+    /// waiting for `attempt`.
+    pub peek: Duration,
     /// The longest pause. Short against a failover (some 250 ms), so that little is added to it.
     pub longest_pause: Duration,
 }
@@ -50,13 +57,11 @@ impl Default for Settings {
             total: Duration::from_secs(10),
             attempt: Duration::from_secs(1),
             pause: Duration::from_millis(5),
+            peek: Duration::from_millis(250),
             longest_pause: Duration::from_millis(160),
         }
     }
 }
-
-/// At most one report about a server in this time: the ECS needs a hint, not a flood.
-const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// The state of one client.
 #[derive(Debug)]
@@ -72,7 +77,7 @@ pub struct Router {
     ops: BTreeMap<OpId, Op>,
     timers: BTreeSet<(Time, OpId)>,
     next: u64,
-    reported: BTreeMap<Address, Time>,
+    suspects: Suspects,
     /// Some server has answered something.
     answered: bool,
 }
@@ -94,7 +99,7 @@ impl Router {
             ops: BTreeMap::new(),
             timers: BTreeSet::new(),
             next: 0,
-            reported: BTreeMap::new(),
+            suspects: Suspects::default(),
             answered: false,
         }
     }
@@ -159,7 +164,11 @@ impl Router {
             return self.expire(now, id, out);
         }
         match &op.state {
-            State::Sent { .. } => self.timeout(now, id, out),
+            State::Sent { until, .. } if now >= *until => self.timeout(now, id, out),
+            State::Sent { to, .. } => {
+                let to = to.clone();
+                self.peek(now, id, &to, out);
+            }
             State::Ring { .. } => self.set_timer(id, op.deadline),
             State::Pause => self.route(now, id, out),
         }
@@ -179,14 +188,14 @@ impl Router {
         if matches!(op.command, Command::Connect) && !self.ring.is_empty() {
             return self.done(id, Ok(Answer::Connected), out);
         }
-        match self.target(id) {
+        match self.target(now, id) {
             Some(to) => self.send(now, id, to, out),
             None => self.await_ring(now, id, None, out),
         }
     }
 
     /// Whom to ask next; nobody: the ring must be learnt first.
-    fn target(&mut self, id: OpId) -> Option<Address> {
+    fn target(&mut self, now: Time, id: OpId) -> Option<Address> {
         let op = self.ops.get(&id)?;
         let unskipped = |list: &[Address]| -> Vec<Address> {
             list.iter().filter(|address| !op.skip.contains(address)).cloned().collect()
@@ -197,7 +206,8 @@ impl Router {
             (Some(position), command) if command.is_write() => return self.ring.coordinator(position).cloned(),
             (Some(position), _) => unskipped(self.ring.readers(position)),
         };
-        self.rng.choice(candidates)
+        let trusted = candidates.iter().filter(|server| !self.suspects.contains(now, server));
+        self.rng.choice(trusted.collect::<Vec<_>>()).cloned().or_else(|| self.rng.choice(candidates))
     }
 
     /// Every address worth asking: the ring's servers and the seeds.
@@ -211,7 +221,7 @@ impl Router {
         let Some(op) = self.ops.get_mut(&id) else { return };
         op.attempt += 1;
         let until = now + self.settings.attempt * (1 << op.timeouts.min(2));
-        op.state = State::Sent { to: to.clone(), at: now };
+        op.state = State::Sent { to: to.clone(), at: now, until };
         let sessions = &self.sessions;
         let request = Request {
             command: op.command.clone(),
@@ -219,12 +229,15 @@ impl Router {
             retry: op.maybe_executed,
         };
         out.push(Action::Send { op: id, attempt: op.attempt, to, request });
-        self.set_timer(id, until);
+        self.set_timer(id, until.min(now + self.settings.peek));
     }
 
     fn answer(&mut self, now: Time, id: OpId, attempt: u32, reply: Reply, out: &mut Vec<Action>) {
         self.answered = true;
         let Some(op) = self.ops.get_mut(&id) else { return };
+        if let Some((server, _)) = op.sent(attempt) {
+            self.suspects.clear(&server);
+        }
         // An answer is an answer, even to a sending that was given up; anything else only counts for the newest one.
         let reply = match reply {
             Reply::Done(answer) => return self.done(id, Ok(answer), out),
@@ -265,6 +278,7 @@ impl Router {
         op.doubt(kind);
         let why = if detail.is_empty() { kind.text().to_owned() } else { format!("{}: {detail}", kind.text()) };
         op.trouble.note(&server, why);
+        self.suspects.add(now, &server);
         if kind == Failure::Refused {
             self.report(now, &server, "refused", out);
         }
@@ -274,42 +288,74 @@ impl Router {
     fn timeout(&mut self, now: Time, id: OpId, out: &mut Vec<Action>) {
         let Some(op) = self.ops.get_mut(&id) else { return };
         let Some((server, at)) = op.sent(op.attempt) else { return };
-        op.maybe_executed |= op.command.is_write();
         op.timeouts += 1;
-        op.trouble.note(&server, format!("no answer within {:.1} s", now.since(at).as_secs_f64()));
-        out.push(Action::Retire { server: server.clone() });
-        self.report(now, &server, "timeout", out);
+        op.give_up_on(now, &server, at);
+        self.silent(now, &server, out);
         self.next_or_ring(now, id, &server, at, out);
+    }
+
+    /// The server takes its time: has another taken over?
+    fn peek(&mut self, now: Time, id: OpId, to: &Address, out: &mut Vec<Action>) {
+        let Some(op) = self.ops.get(&id) else { return };
+        let State::Sent { until, .. } = op.state else { return };
+        self.set_timer(id, until.min(now + self.settings.peek));
+        self.want_ring(now, Some(to), out);
+    }
+
+    /// A new ring is here while the request is out: if its server no longer has the key, the next one is asked.
+    fn redirect(&mut self, now: Time, id: OpId, out: &mut Vec<Action>) {
+        let Some(op) = self.ops.get_mut(&id) else { return };
+        let (State::Sent { to, at, .. }, Some(position)) = (&op.state, op.command.position()) else { return };
+        let (to, at) = (to.clone(), *at);
+        let stays = if op.command.is_write() {
+            self.ring.coordinator(position).is_none_or(|coordinator| *coordinator == to)
+        } else {
+            self.ring.readers(position).is_empty() || self.ring.readers(position).contains(&to)
+        };
+        // An answer that is only on its way is worth more than a ring that may be behind it.
+        if stays || now.since(at) < self.settings.peek {
+            return;
+        }
+        op.give_up_on(now, &to, at);
+        op.skip.push(to);
+        self.after_ring(now, id, out);
+    }
+
+    /// A server did not answer in time.
+    fn silent(&mut self, now: Time, server: &Address, out: &mut Vec<Action>) {
+        self.suspects.add(now, server);
+        out.push(Action::Retire { server: server.clone() });
+        self.report(now, server, "timeout", out);
     }
 
     /// After `server` failed: a read goes to the next one at once; all else needs a newer ring.
     fn next_or_ring(&mut self, now: Time, id: OpId, server: &Address, sent: Time, out: &mut Vec<Action>) {
         let Some(op) = self.ops.get_mut(&id) else { return };
-        if !op.command.is_write() {
-            op.skip.push(server.clone());
-            if let Some(next) = self.target(id) {
-                if self.ring_at <= sent {
-                    self.want_ring(now, Some(server), out);
-                }
-                return self.send(now, id, next, out);
+        op.skip.push(server.clone());
+        if !op.command.is_write()
+            && let Some(next) = self.target(now, id)
+        {
+            if self.ring_at <= sent {
+                self.want_ring(now, Some(server), out);
             }
+            return self.send(now, id, next, out);
         }
         // The ring was replaced while the request was under way: look at it before asking for another.
         if self.ring_at > sent {
-            self.after_ring(now, id, server, out);
+            self.after_ring(now, id, out);
         } else {
             self.await_ring(now, id, Some(server), out);
         }
     }
 
-    /// A newer ring than the one that led to `last` is here.
-    fn after_ring(&mut self, now: Time, id: OpId, last: &Address, out: &mut Vec<Action>) {
-        if let Some(op) = self.ops.get_mut(&id) {
-            op.skip.retain(|address| address == last);
-        }
-        match self.target(id) {
-            Some(next) if next != *last => self.send(now, id, next, out),
-            _ => self.pause(now, id),
+    /// A newer ring than the one that led to the last server is here.
+    fn after_ring(&mut self, now: Time, id: OpId, out: &mut Vec<Action>) {
+        // Who has failed stays skipped until a pause: servers that disagree about the ring must not be asked round and round.
+        let next = self.target(now, id);
+        let next = next.filter(|next| self.ops.get(&id).is_some_and(|op| !op.skip.contains(next)));
+        match next {
+            Some(next) => self.send(now, id, next, out),
+            None => self.pause(now, id),
         }
     }
 
@@ -326,13 +372,12 @@ impl Router {
     /// The caller's patience has ended.
     fn expire(&mut self, now: Time, id: OpId, out: &mut Vec<Action>) {
         let Some(op) = self.ops.get_mut(&id) else { return };
-        if let State::Sent { to, at } = &op.state {
+        // Before the deadline it is a server's own answer that ends it, and nothing is out.
+        if let State::Sent { to, at, .. } = &op.state
+            && now >= op.deadline
+        {
             let (to, at) = (to.clone(), *at);
-            // A server's own answer that ended it, or an answer that is still out.
-            if now >= op.deadline {
-                op.maybe_executed |= op.command.is_write();
-                op.trouble.note(&to, format!("no answer within {:.1} s", now.since(at).as_secs_f64()));
-            }
+            op.give_up_on(now, &to, at);
         }
         let error = match op.give_up(now) {
             Error::Refused(trouble) if !self.answered => Error::Unreachable(trouble),
@@ -355,9 +400,7 @@ impl Router {
     }
 
     fn report(&mut self, now: Time, server: &Address, why: &'static str, out: &mut Vec<Action>) {
-        self.reported.retain(|_, at| now.since(*at) < REPORT_EVERY);
-        if !self.reported.contains_key(server) {
-            self.reported.insert(server.clone(), now);
+        if self.suspects.report(now, server) {
             out.push(Action::Report { server: server.clone(), why });
         }
     }

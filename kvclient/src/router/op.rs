@@ -23,7 +23,7 @@ pub(super) struct Op {
     pub(super) pauses: u32,
     /// Timeouts so far: each doubles the patience with the next server.
     pub(super) timeouts: u32,
-    /// Servers that failed in this round of reads.
+    /// Servers that failed since the last pause.
     pub(super) skip: Vec<Address>,
     pub(super) trouble: Trouble,
     pub(super) state: State,
@@ -34,10 +34,10 @@ pub(super) struct Op {
 /// What an operation waits for.
 #[derive(Debug)]
 pub(super) enum State {
-    /// A server's answer.
-    Sent { to: Address, at: Time },
-    /// A newer ring; `last` is who failed or refused under the present one.
-    Ring { last: Option<Address> },
+    /// A server's answer, until then.
+    Sent { to: Address, at: Time, until: Time },
+    /// A newer ring; `asked`: some server failed or refused under the present one.
+    Ring { asked: bool },
     /// The end of a pause.
     Pause,
 }
@@ -55,7 +55,7 @@ impl Op {
             timeouts: 0,
             skip: Vec::new(),
             trouble: Trouble::default(),
-            state: State::Ring { last: None },
+            state: State::Ring { asked: false },
             wake: deadline,
         }
     }
@@ -71,6 +71,12 @@ impl Op {
     /// A write whose sending failed like this may have been executed.
     pub(super) fn doubt(&mut self, kind: Failure) {
         self.maybe_executed |= self.command.is_write() && kind.maybe_executed();
+    }
+
+    /// The answer of `server` is no longer waited for: a write may have been executed.
+    pub(super) fn give_up_on(&mut self, now: Time, server: &Address, sent: Time) {
+        self.maybe_executed |= self.command.is_write();
+        self.trouble.note(server, format!("no answer within {:.1} s", now.since(sent).as_secs_f64()));
     }
 
     /// The end without an answer. Refused and unknown are kept apart here and nowhere else.

@@ -25,7 +25,7 @@ impl Router {
     /// Makes the operation wait for a newer ring than the one that led it to `last`.
     pub(super) fn await_ring(&mut self, now: Time, id: OpId, last: Option<&Address>, out: &mut Vec<Action>) {
         let Some(op) = self.ops.get_mut(&id) else { return };
-        op.state = State::Ring { last: last.cloned() };
+        op.state = State::Ring { asked: last.is_some() };
         let deadline = op.deadline;
         self.set_timer(id, deadline);
         self.want_ring(now, last, out);
@@ -38,7 +38,7 @@ impl Router {
         }
         let mut all = self.everyone();
         self.rng.shuffle(&mut all);
-        all.sort_by_key(|address| Some(address) == last);
+        all.sort_by_key(|address| (self.suspects.contains(now, address), Some(address) == last));
         match all.first() {
             Some(from) => self.ask_ring(now, from.clone(), Vec::new(), false, out),
             None => self.no_ring(now, &[], false, out),
@@ -61,8 +61,7 @@ impl Router {
     pub(super) fn refresh_tick(&mut self, now: Time, out: &mut Vec<Action>) {
         let Some(refreshing) = self.refreshing.as_ref().filter(|refreshing| refreshing.until <= now) else { return };
         let from = refreshing.from.clone();
-        out.push(Action::Retire { server: from.clone() });
-        self.report(now, &from, "timeout", out);
+        self.silent(now, &from, out);
         let why = format!("no answer within {:.1} s", self.settings.attempt.as_secs_f64());
         self.keyrange(now, &from, Err(NoRing::Silent(why)), out);
     }
@@ -81,6 +80,7 @@ impl Router {
             Ok((coordinators, readers)) if !coordinators.is_empty() => {
                 self.ring = Ring::new(&coordinators, &readers);
                 self.ring_at = now;
+                self.suspects.clear(from);
                 return self.ring_is_here(now, out);
             }
             Ok(_) => NoRing::NotServing("knows no coordinator yet".to_owned()),
@@ -92,7 +92,10 @@ impl Router {
     fn ask_next(&mut self, now: Time, refreshing: Refreshing, problem: NoRing, out: &mut Vec<Action>) {
         let Refreshing { from, mut failed, mut hope, .. } = refreshing;
         let why = match problem {
-            NoRing::Unreachable(why) => why,
+            NoRing::Unreachable(why) => {
+                self.suspects.add(now, &from);
+                why
+            }
             NoRing::Silent(why) | NoRing::NotServing(why) => {
                 hope = true;
                 why
@@ -107,27 +110,37 @@ impl Router {
         }
     }
 
-    fn waiting(&self) -> Vec<(OpId, Option<Address>)> {
-        let waits = |(id, op): (&OpId, &super::Op)| match &op.state {
-            State::Ring { last } => Some((*id, last.clone())),
+    fn waiting(&self) -> Vec<(OpId, bool)> {
+        let waits = |(id, op): (&OpId, &super::Op)| match op.state {
+            State::Ring { asked } => Some((*id, asked)),
             _ => None,
         };
         self.ops.iter().filter_map(waits).collect()
     }
 
+    fn under_way(&self) -> Vec<OpId> {
+        let sent = |(id, op): (&OpId, &super::Op)| matches!(op.state, State::Sent { .. }).then_some(*id);
+        self.ops.iter().filter_map(sent).collect()
+    }
+
     fn ring_is_here(&mut self, now: Time, out: &mut Vec<Action>) {
-        for (id, last) in self.waiting() {
-            match last {
-                Some(last) => self.after_ring(now, id, &last, out),
-                None if self.is_connect(id) => self.route(now, id, out),
-                None => self.first_try(now, id, out),
+        for (id, asked) in self.waiting() {
+            if asked {
+                self.after_ring(now, id, out);
+            } else if self.is_connect(id) {
+                self.route(now, id, out);
+            } else {
+                self.first_try(now, id, out);
             }
+        }
+        for id in self.under_way() {
+            self.redirect(now, id, out);
         }
     }
 
     /// An operation that had no target before: if it still has none, nobody serves its slot, and it pauses.
     fn first_try(&mut self, now: Time, id: OpId, out: &mut Vec<Action>) {
-        match self.target(id) {
+        match self.target(now, id) {
             Some(to) => self.send(now, id, to, out),
             None => {
                 if let Some(op) = self.ops.get_mut(&id) {

@@ -96,6 +96,19 @@ impl Bench {
         &self.out
     }
 
+    /// Lets time pass until a server is given up; whenever the ring is asked for, it is as it was.
+    fn until_timeout(&mut self) {
+        loop {
+            self.tick();
+            if self.out.iter().any(|action| matches!(action, Action::Retire { .. })) {
+                return;
+            }
+            if self.out.iter().any(|action| matches!(action, Action::Refresh { .. })) {
+                self.ring("a", &["a", "b", "c"]);
+            }
+        }
+    }
+
     fn result(&self) -> Option<&Result<Answer, Error>> {
         self.out.iter().find_map(|action| match action {
             Action::Done { result, .. } => Some(result),
@@ -164,11 +177,46 @@ fn a_lost_answer_is_retried_with_the_mark_at_the_new_coordinator() {
 fn a_silent_server_is_retired_reported_and_passed_over() {
     let mut bench = Bench::with_ring();
     bench.start(put());
-    bench.tick();
+    bench.until_timeout();
     assert!(bench.out.contains(&Action::Retire { server: addr("a") }));
     assert!(bench.out.contains(&Action::Report { server: addr("a"), why: "timeout" }));
-    bench.ring("b", &["b"]);
+    // The ring was looked at a moment ago and still named it.
+    bench.tick();
     assert!(bench.sent().unwrap().3.retry);
+}
+
+#[test]
+fn a_failover_is_noticed_without_waiting_for_the_timeout() {
+    let mut bench = Bench::with_ring();
+    let op = bench.start(put());
+    let begun = bench.now;
+    bench.tick();
+    assert!(bench.sent().is_none(), "it still waits");
+    bench.ring("b", &["b", "c"]);
+    let (_, _, to, second) = bench.sent().unwrap();
+    assert_eq!((to, second.retry), (addr("b"), true));
+    assert!(bench.now.since(begun) < Settings::default().attempt / 2);
+    bench.input(Input::Answer { op, attempt: 1, reply: Reply::Done(Answer::Written(Outcome::Created)) });
+    assert_eq!(bench.result(), Some(&Ok(Answer::Written(Outcome::Created))), "the first answer counts all the same");
+}
+
+#[test]
+fn a_server_that_was_silent_is_asked_last() {
+    let mut bench = Bench::with_ring();
+    bench.start(get());
+    let silent = bench.sent().unwrap().2;
+    while bench.sent().is_none_or(|(_, _, to, _)| to == silent) {
+        bench.tick();
+        if bench.out.iter().any(|action| matches!(action, Action::Refresh { .. })) && bench.sent().is_none() {
+            bench.ring("a", &["a", "b", "c"]);
+        }
+    }
+    bench.reply(Reply::Done(Answer::Value(None)));
+    for _ in 0..50 {
+        bench.start(get());
+        assert_ne!(bench.sent().unwrap().2, silent);
+        bench.reply(Reply::Done(Answer::Value(None)));
+    }
 }
 
 #[test]
@@ -176,7 +224,7 @@ fn a_late_answer_of_a_sending_that_was_given_up_still_counts() {
     let mut bench = Bench::with_ring();
     let op = bench.start(put());
     let (_, attempt, ..) = bench.sent().unwrap();
-    bench.tick();
+    bench.until_timeout();
     bench.input(Input::Answer { op, attempt, reply: Reply::Done(Answer::Written(Outcome::Updated)) });
     assert_eq!(bench.result(), Some(&Ok(Answer::Written(Outcome::Updated))));
 }
@@ -317,6 +365,7 @@ struct Truth {
     executed: u32,
     in_doubt: bool,
     ended: bool,
+    sent: u32,
 }
 
 struct World {
@@ -356,6 +405,8 @@ impl World {
         let fate = self.fates.next().unwrap();
         let truth = self.truths.entry(op).or_default();
         assert!(!truth.ended, "an operation that is over was sent");
+        truth.sent += 1;
+        assert!(truth.sent < 600, "an operation is sent again and again without a pause");
         if let Some(id) = request.id {
             let first = *truth.id.get_or_insert(id);
             assert_eq!((first.client, first.seq), (id.client, id.seq), "a write changed its id");

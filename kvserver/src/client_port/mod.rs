@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use common::clock;
 use common::text::{Answer, Dialect, Form, Limits, encode};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -41,6 +42,8 @@ use crate::replies::Replies;
 const TURNED_AWAY_AT_ONCE: usize = 64;
 /// How long to wait when no connection can be accepted (no file descriptors left): trying again at once would only burn.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often that is logged while it lasts.
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
 
 /// How the port behaves.
 #[derive(Clone, Debug)]
@@ -134,6 +137,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
     let mut connections = JoinSet::new();
     let room = Arc::new(Semaphore::new(shared.settings.max_connections));
     let telling = Arc::new(Semaphore::new(TURNED_AWAY_AT_ONCE));
+    let mut complained = None;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -144,7 +148,11 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
         match accepted {
             Ok((stream, _)) => admit(stream, &mut connections, &shared, &room, &telling),
             Err(error) => {
-                log::warn!("cannot accept client connections: {error} (file descriptors: see ulimit -n)");
+                let now = clock::now();
+                if complained.is_none_or(|at| now.since(at) >= COMPLAINT_PAUSE) {
+                    complained = Some(now);
+                    log::warn!("cannot accept client connections: {error}; too many open files: see ulimit -n");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -9,6 +9,7 @@ mod raw;
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches};
 use common::logging;
@@ -49,6 +50,8 @@ pub struct Config {
     pub max_connections: usize,
     /// Ask every replica before a read is answered.
     pub confirm_reads: bool,
+    /// The longest time from one checkpoint to the next.
+    pub checkpoint_every: Duration,
     /// Start on a damaged directory.
     pub salvage: bool,
     /// A cache size or strategy was given, which changes nothing.
@@ -120,6 +123,7 @@ fn validate(raw: Raw) -> Result<Config, String> {
         bounds: Bounds { pending: raw.max_pending, bytes: raw.max_pending_bytes },
         max_connections: raw.max_connections,
         confirm_reads: raw.reads == "confirm",
+        checkpoint_every: Duration::from_secs(raw.checkpoint_seconds),
         salvage: raw.salvage,
         cache_flags: raw.cache_size.is_some() || raw.cache_strategy.is_some(),
     })

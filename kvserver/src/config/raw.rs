@@ -105,6 +105,10 @@ pub(super) struct Raw {
     #[arg(long, env = "ANNULUS_READS", default_value = d::READS, value_name = "lease|confirm", value_parser = ["lease", "confirm"])]
     pub(super) reads: String,
 
+    /// The longest time from one checkpoint of the maps to the next, while there is anything new
+    #[arg(long, env = "ANNULUS_CHECKPOINT_SECONDS", default_value_t = d::CHECKPOINT_SECONDS, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=d::HIGHEST_CHECKPOINT_SECONDS))]
+    pub(super) checkpoint_seconds: u64,
+
     /// Start on a damaged data directory with what can be read of it
     #[arg(long)]
     pub(super) salvage: bool,

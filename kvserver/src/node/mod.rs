@@ -95,17 +95,16 @@ impl Node {
     pub fn read<R>(&self, now: Time, key: &[u8], token: Token, f: impl FnOnce(Read<'_>) -> R) -> R {
         bump(&self.metrics.gets);
         let Some(serving) = self.serving.get() else { return f(Read::Refused(Refusal::Unavailable(UNREGISTERED))) };
-        let result =
-            serving.slots.with(self, serving.slots.of(key), |replica, out| f(replica.read(now, key, token, out)));
-        result
+
+        serving.slots.with(self, serving.slots.of(key), |replica, out| f(replica.read(now, key, token, out)))
     }
 
     /// Reads a page of the records of the slot in which `at` lies, after a key or from the first.
     pub fn scan(&self, now: Time, at: Position, after: Option<&[u8]>, token: Token) -> Scan {
         let Some(serving) = self.serving.get() else { return Scan::Refused(Refusal::Unavailable(UNREGISTERED)) };
         let (slot, last) = serving.slots.at(at);
-        let result = serving.slots.with(self, slot, |replica, out| replica.scan(now, last, after, token, out));
-        result
+
+        serving.slots.with(self, slot, |replica, out| replica.scan(now, last, after, token, out))
     }
 
     /// Starts a write; it is answered through [`Replies`], perhaps before this returns.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// How a node is to run. Client and admin ports are bound by the caller, so that their real numbers are known here.
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub struct NodeOptions {
     pub admin_addr: Option<String>,
     /// Ask every member before a read is answered, instead of trusting the lease (R3).
     pub confirm_reads: bool,
+    /// The longest time from one checkpoint to the next, while there is anything new.
+    pub checkpoint_every: Duration,
     /// Open a directory whose journal or checkpoint is damaged even if no other copy is known.
     pub salvage: bool,
 }
@@ -36,6 +39,7 @@ impl NodeOptions {
             peer_host: "127.0.0.1".into(),
             admin_addr: None,
             confirm_reads: false,
+            checkpoint_every: crate::storage::store::DUE_AFTER,
             salvage: false,
         }
     }

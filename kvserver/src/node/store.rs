@@ -1,6 +1,7 @@
 //! The node's side of storage: the open directory, what the journal reports, when a checkpoint is written.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub(crate) struct Store {
     checkpointer: Mutex<Checkpointer>,
     /// The last checkpoint and when it was done.
     last: Mutex<(Done, Time)>,
+    /// The disk takes no writes: it is full, or mounted read-only.
+    refusing: AtomicBool,
 }
 
 /// What was found at the start.
@@ -81,6 +84,7 @@ impl Store {
             images: Mutex::new(Some(opened.images)),
             checkpointer: Mutex::new(checkpointer),
             last: Mutex::new((Done::default(), clock::now())),
+            refusing: AtomicBool::new(false),
         };
         Ok((store, me))
     }
@@ -122,6 +126,11 @@ impl Store {
         self.journal.append(record);
     }
 
+    /// Whether the disk refuses writes: every copy here falls behind until it takes them again.
+    pub(crate) fn is_refusing(&self) -> bool {
+        self.refusing.load(Relaxed)
+    }
+
     /// When the write or sync in progress was begun.
     pub(crate) fn pending_fsync(&self) -> Option<Time> {
         self.journal.sync_pending_since()
@@ -140,9 +149,9 @@ impl Store {
     }
 
     /// Whether the next checkpoint is due.
-    pub(crate) fn checkpoint_due(&self, now: Time) -> bool {
+    pub(crate) fn checkpoint_due(&self, every: Duration, now: Time) -> bool {
         let (done, at) = *lock(&self.last);
-        done.next_is_due(self.journal.bytes_since_rotation(), now.since(at))
+        done.next_is_due(every, self.journal.bytes_since_rotation(), now.since(at))
     }
 
     /// Writes a checkpoint; see [`Checkpointer::run`].
@@ -216,6 +225,7 @@ impl Node {
                 self.durable(marks);
             }
             JournalEvent::Writable(writable) => {
+                self.store.refusing.store(!writable, Relaxed);
                 super::slots::flushes_itself();
                 self.each_slot(|replica, out| replica.handle(clock::now(), Event::Disk { writable }, out));
                 self.links.flush();

@@ -1,6 +1,6 @@
 //! The coordinator's part: recovering (C5), active (W1), handing over (L5); shrink and expand (C2, C3).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::control::{Ask, Change};
 use common::peer::{Beacon, Grant, PeerMsg};
@@ -12,10 +12,11 @@ use super::Setup;
 use super::action::{Action, Refusal, Reply, Token, Write, WriteOp};
 use super::lease::Leases;
 use super::log::Log;
+use super::parked::Parked;
 use super::progress::{Progress, Standing};
 
-/// Writes that may wait for the slot to become active; more are refused.
-const MAX_PARKED: usize = 1024;
+/// Uncommitted entries, in bytes. Beyond it writes wait as if the slot were not active: its replicas are behind.
+const MAX_UNCOMMITTED: usize = 16 << 20;
 /// A learner this close to the end of the log becomes pending.
 const NEARLY: u64 = 64;
 
@@ -66,11 +67,11 @@ pub(super) struct Coordinator {
     view_mark: u64,
     /// Who waits for which entry, and since when.
     waiting: BTreeMap<Seq, Vec<(Token, Time)>>,
-    /// Writes that came before the slot was active, or while the lease is out, and until when they wait.
-    parked: VecDeque<(Time, Write, Token)>,
+    parked: Parked,
     /// Whether the disk takes writes; if not, and since when the ECS was last told.
     pub(super) writable: bool,
-    /// A member knows of commits that this log does not have: the disk has lied, and another must coordinate (C5).
+    /// This log lacks committed entries (a member knows of later ones, so the disk has lied, or the copy is half caught
+    /// up): never active, another must coordinate (C5).
     lying: bool,
     stepped_down: Option<Time>,
     /// R3.
@@ -97,13 +98,19 @@ impl Coordinator {
             active_from: ctx.leases.active_from(ctx.view, ctx.setup),
             view_mark: ctx.log.mark(),
             waiting: BTreeMap::new(),
-            parked: VecDeque::new(),
+            parked: Parked::default(),
             writable,
             lying: false,
             stepped_down: None,
             rounds: Rounds::default(),
             walks: ctx.view.epoch.0 << 20,
         };
+        if !ctx.log.has_position() {
+            // Only a forced recovery can name a copy that is half caught up. It has no log to serve from.
+            this.lying = true;
+            let what = "this copy was left in the middle of a catch-up and cannot be served from; stepping down";
+            ctx.out.push(Action::Alarm(format!("slot {}: {what}", ctx.view.slot)));
+        }
         this.regroup(ctx);
         this
     }
@@ -184,16 +191,16 @@ impl Coordinator {
         let refusal = match self.phase {
             Phase::Draining { .. } | Phase::Released { .. } => Refusal::WriteLocked,
             _ if !self.writable => Refusal::Unavailable("the coordinator's disk takes no writes: free some space"),
-            Phase::Active if ctx.now < self.lease_until(ctx.setup) && self.parked.is_empty() => {
-                return self.propose(ctx, write, token);
-            }
-            _ if self.parked.len() < MAX_PARKED => {
-                self.parked.push_back((ctx.now + ctx.setup.timing.patience, write, token));
-                return;
-            }
+            _ if self.may_propose(ctx) && self.parked.is_empty() => return self.propose(ctx, write, token),
+            _ if !self.parked.is_full() => return self.parked.push(ctx.now + ctx.setup.timing.patience, write, token),
             _ => Refusal::Unavailable("too many writes already wait for this slot"),
         };
         ctx.out.push(Action::Reply { token, reply: Reply::Refused(refusal) });
+    }
+
+    fn may_propose(&self, ctx: &Ctx<'_>) -> bool {
+        let room = ctx.log.uncommitted_bytes() < MAX_UNCOMMITTED;
+        self.phase == Phase::Active && self.writable && room && ctx.now < self.lease_until(ctx.setup)
     }
 
     fn propose(&mut self, ctx: &mut Ctx<'_>, write: Write, token: Token) {
@@ -385,8 +392,8 @@ impl Coordinator {
     }
 
     fn unpark(&mut self, ctx: &mut Ctx<'_>) {
-        while self.phase == Phase::Active && self.writable && ctx.now < self.lease_until(ctx.setup) {
-            let Some((_, write, token)) = self.parked.pop_front() else { return };
+        while self.may_propose(ctx) {
+            let Some((write, token)) = self.parked.pop() else { return };
             self.propose(ctx, write, token);
         }
     }
@@ -475,8 +482,9 @@ impl Coordinator {
     }
 
     fn give_up_waiting(&mut self, ctx: &mut Ctx<'_>) {
-        while let Some((_, _, token)) = self.parked.pop_front_if(|(until, ..)| *until <= ctx.now) {
-            let why = "its coordinator is not active (it recovers, or cannot reach its replicas)";
+        while let Some(token) = self.parked.pop_late(ctx.now) {
+            let why =
+                "the slot takes no writes now: its coordinator recovers, or its replicas are behind or out of reach";
             ctx.out.push(Action::Reply { token, reply: Reply::Refused(Refusal::Unavailable(why)) });
         }
         let patience = ctx.setup.timing.write_patience;
@@ -489,7 +497,7 @@ impl Coordinator {
     }
 
     /// Another coordinates from now on.
-    pub(super) fn retire(mut self, part: Part, out: &mut Vec<Action>) -> VecDeque<(Time, Write, Token)> {
+    pub(super) fn retire(mut self, part: Part, out: &mut Vec<Action>) -> Parked {
         for (token, _) in std::mem::take(&mut self.waiting).into_values().flatten() {
             let reply = Reply::Unknown("the coordinator changed while the write was on its way");
             out.push(Action::Reply { token, reply });
@@ -497,14 +505,14 @@ impl Coordinator {
         if part == Part::Coordinator {
             return self.parked;
         }
-        for (_, _, token) in self.parked {
+        for token in self.parked.into_tokens() {
             out.push(Action::Reply { token, reply: Reply::Refused(Refusal::NotResponsible) });
         }
-        VecDeque::new()
+        Parked::default()
     }
 
     /// Takes over the writes that waited in the epoch before.
-    pub(super) fn inherit(&mut self, parked: VecDeque<(Time, Write, Token)>) {
+    pub(super) fn inherit(&mut self, parked: Parked) {
         self.parked = parked;
     }
 

@@ -33,6 +33,8 @@ pub(super) struct Log {
     /// The entries up to this one are on disk.
     durable: Seq,
     unsynced: VecDeque<(u64, Seq)>,
+    /// The weight of the tail.
+    tail_bytes: usize,
     /// The newest uncommitted entry of each key that has one.
     dirty: BTreeMap<Bytes, Seq>,
     /// Uncommitted entries that answer a request.
@@ -51,6 +53,7 @@ impl Log {
             recent_bytes: 0,
             pinned: None,
             unsynced: VecDeque::new(),
+            tail_bytes: 0,
             dirty: BTreeMap::new(),
             requests: BTreeMap::new(),
         };
@@ -72,6 +75,10 @@ impl Log {
 
     pub(super) fn durable(&self) -> Seq {
         self.durable
+    }
+
+    pub(super) fn uncommitted_bytes(&self) -> usize {
+        self.tail_bytes
     }
 
     pub(super) fn has_position(&self) -> bool {
@@ -151,7 +158,9 @@ impl Log {
             }
             self.image.base = Some(entry.id);
             applied(&entry);
-            self.recent_bytes += entry.weight();
+            let weight = entry.weight();
+            self.tail_bytes -= weight;
+            self.recent_bytes += weight;
             self.recent.push_back(entry);
         }
         self.trim();
@@ -234,6 +243,7 @@ impl Log {
     fn reindex(&mut self) {
         self.dirty.clear();
         self.requests.clear();
+        self.tail_bytes = 0;
         let tail = std::mem::take(&mut self.image.tail);
         for entry in &tail {
             self.index(entry);
@@ -242,6 +252,7 @@ impl Log {
     }
 
     fn index(&mut self, entry: &Entry) {
+        self.tail_bytes += entry.weight();
         if let Some(key) = entry.op.key() {
             self.dirty.insert(key.clone(), entry.id.seq);
         }

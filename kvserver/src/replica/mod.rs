@@ -6,19 +6,18 @@
 //! in the simulation. It deliberately knows no sockets, no files, no other slots and no clock; its shell performs the
 //! actions in order, and may lose any message.
 //!
-//! By role: [`coordinator`] (with [`progress`] per follower and [`walk`] for catching up by content), [`follower`]
-//! (members and learners). Shared by all: [`log`], [`lease`], [`reads`].
+//! By role: [`coordinator`] (with [`progress`] per follower, [`walk`] for catching up by content, and [`parked`] writes),
+//! [`follower`] (members and learners). Shared by all: [`log`], [`lease`], [`reads`].
 
 mod action;
 mod coordinator;
 mod follower;
 mod lease;
 mod log;
+mod parked;
 mod progress;
 mod reads;
 mod walk;
-
-use std::collections::VecDeque;
 
 use bytes::Bytes;
 use common::control::SlotReport;
@@ -33,6 +32,7 @@ use self::coordinator::{Coordinator, Ctx, Phase};
 use self::follower::Follower;
 use self::lease::Leases;
 use self::log::Log;
+use self::parked::Parked;
 use self::progress::{Standing, is_answer};
 use self::reads::{Asker, MAX_WAITING, Need, Reads, Waiting, Want};
 use crate::storage::SlotImage;
@@ -219,7 +219,7 @@ impl Replica {
             return self.coordinate(now, out, Coordinator::carry_on);
         }
         let part = self.part();
-        let mut parked = VecDeque::new();
+        let mut parked = Parked::default();
         if let Role::Coordinator(c) = std::mem::replace(&mut self.role, Role::Outside) {
             parked = c.retire(part, out);
         }
@@ -294,6 +294,10 @@ impl Replica {
                     // A dead process of that server said so; the ECS would refuse an expand that names it for ever.
                 }
                 PeerMsg::SyncAck { at, commit, store, boot, .. } => {
+                    if follower.identity.is_some_and(|(_, latest)| boot < latest) {
+                        // Said by an earlier start of it, and late: neither its position nor its boot is the present one.
+                        return;
+                    }
                     follower.identity = Some((store, boot));
                     if commit > ctx.log.end().seq && follower.required() {
                         c.has_lost_entries(ctx, from, commit);
@@ -561,10 +565,8 @@ impl Replica {
                 (follower.beacon_acked, follower.answered) = (Some(sent), Some(answered));
             }
             match ack.end {
-                Some(end) if follower.synced && follower.streaming => {
-                    if follower.acked(ctx.now, end) {
-                        c.flush(ctx, from);
-                    }
+                Some(end) if follower.synced && follower.streaming && follower.acked(ctx.now, end) => {
+                    c.flush(ctx, from);
                 }
                 // It has restarted within the epoch and lost its session. Nothing may be outstanding that would tell.
                 None if follower.synced && follower.walk.is_none() => {

@@ -1,8 +1,8 @@
 //! Reads that could not be answered at once, and what each of them waits for (R1, R2, R3, R5).
 
 use bytes::Bytes;
-use common::{BootId, NodeId, Seq, Time};
 use common::position::Position;
+use common::{BootId, NodeId, Seq, Time};
 
 use super::action::Token;
 

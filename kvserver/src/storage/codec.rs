@@ -1,7 +1,9 @@
 //! Journal lines: records sealed with their checksum, as JSON that a person can read.
 //!
 //! A segment begins with a head line that names it and says how long the one before it is, so that a segment that was
-//! cut short by other hands is noticed. Every other line is a [`Record`]. Puts and deletes are written by hand, byte for
+//! cut short by other hands is noticed. A group of records that was written at once ends with a line that says where it
+//! began: everything before was synced by then, which tells a write that power loss left half done from damage. Every
+//! other line is a [`Record`]. Puts and deletes are written by hand, byte for
 //! byte as the serializer would: they are nearly all of the lines, and the writer holds a slot's lock. Puts are read by
 //! hand too.
 
@@ -32,6 +34,37 @@ pub fn put_record(out: &mut Vec<u8>, record: &Record) {
 /// Appends the line that begins a segment.
 pub fn put_head(out: &mut Vec<u8>, head: &SegmentHead) {
     sealed::seal(out, |out| json::value(out, head));
+}
+
+/// What a line is that does not begin a segment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Line {
+    /// A change of a slot.
+    Record(Record),
+    /// Everything before this offset of the segment was synced before this line was written.
+    Synced(u64),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Synced {
+    synced: u64,
+}
+
+/// Appends the line that ends a group which begins at this offset.
+pub fn put_synced(out: &mut Vec<u8>, offset: u64) {
+    sealed::seal(out, |out| json::value(out, &Synced { synced: offset }));
+}
+
+/// Reads any line but a segment's first one.
+///
+/// # Errors
+/// A sentence saying what is wrong with the line.
+pub fn take_line(line: &[u8]) -> Result<Line, String> {
+    match sealed::open(line).map(serde_json::from_slice) {
+        Some(Ok(Synced { synced })) => Ok(Line::Synced(synced)),
+        _ => take_record(line).map(Line::Record),
+    }
 }
 
 /// Reads a record's line, with or without its line feed.

@@ -74,6 +74,12 @@ impl MemDisk {
         self.names.get(name).and_then(|inode| self.inodes.get(inode)).map(|inode| &inode.content[..])
     }
 
+    /// How many of a file's bytes are synced.
+    #[must_use]
+    pub fn synced(&self, name: &str) -> Option<usize> {
+        self.names.get(name).and_then(|inode| self.inodes.get(inode)).map(|inode| inode.synced)
+    }
+
     /// The power fails. `keep(n)` says how many of `n` unsynced bytes or name changes made it nevertheless.
     pub fn lose_power(&mut self, mut keep: impl FnMut(usize) -> usize) {
         let kept = keep(self.unsynced.len());

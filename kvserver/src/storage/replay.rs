@@ -3,12 +3,16 @@
 //! The last segment may end in a torn tail: bytes after the last whole line, with no whole line anywhere in them. A bad
 //! place with a whole line after it was once written and synced: that is damage, as is anything wrong in an older
 //! segment, which was synced to its end before the next one was begun.
+//!
+//! One exception: a disk may write the sectors of a group in any order, so a power loss before the sync can leave a hole
+//! of zeros with whole lines after it. Such a hole is a torn tail too, unless a later line proves that it was synced. It
+//! must be: when all copies lose power at once, taking it for damage would discard all of them.
 
 use std::collections::BTreeMap;
 
 use common::{LogId, Seq, Slot};
 
-use super::codec::{SegmentHead, take_head, take_record};
+use super::codec::{Line, SegmentHead, take_head, take_line};
 use super::damage::{Failure, Findings};
 use super::image::SlotImage;
 use super::manifest::segment_name;
@@ -49,6 +53,7 @@ impl Replay<'_> {
                 }
                 Err(what) => match next_whole(segment.bytes, at + 1) {
                     None if segment.last => break,
+                    Some(next) if segment.last && never_synced(segment.bytes, at, next) => break,
                     next => {
                         self.findings.damage(None, &file, at as u64, what)?;
                         at = next.unwrap_or(segment.bytes.len());
@@ -81,7 +86,14 @@ impl Replay<'_> {
     }
 
     fn record(&mut self, file: &str, at: usize, line: &[u8]) -> Result<Result<(), Failure>, String> {
-        let Record { slot, mark, change } = whole(line).and_then(take_record)?;
+        let Record { slot, mark, change } = match whole(line).and_then(take_line)? {
+            Line::Record(record) => record,
+            Line::Synced(offset) if offset <= at as u64 => return Ok(Ok(())),
+            Line::Synced(offset) => {
+                let what = format!("the line says that its group begins at {offset}, behind itself");
+                return Ok(self.findings.damage(None, file, at as u64, what));
+            }
+        };
         self.records += 1;
         let image = self.images.entry(slot).or_insert_with(SlotImage::empty);
         if !self.findings.keep_going {
@@ -120,6 +132,41 @@ fn next_whole(bytes: &[u8], from: usize) -> Option<usize> {
         at += 1;
     }
     None
+}
+
+/// The smallest unit that a disk writes whole.
+const SECTOR: usize = 512;
+
+/// Whether the damage between `at` and `next` is sectors that were never written, of a group that was never synced.
+fn never_synced(bytes: &[u8], at: usize, next: usize) -> bool {
+    has_hole(bytes, at, next) && !proves_synced(bytes, at, next)
+}
+
+/// A run of zeros up to the end of a sector, from the beginning of one or from where the file ended before. No line
+/// contains a zero, and a few flipped bits do not make such a run.
+fn has_hole(bytes: &[u8], at: usize, next: usize) -> bool {
+    let mut run = at;
+    for (end, byte) in bytes.iter().enumerate().take(next).skip(at) {
+        if *byte != 0 {
+            run = end + 1;
+        } else if (end + 1).is_multiple_of(SECTOR) && (run == at || run.is_multiple_of(SECTOR)) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether a whole line from `next` on says that what lies at `at` had been synced when it was written.
+fn proves_synced(bytes: &[u8], at: usize, next: usize) -> bool {
+    let mut next = Some(next);
+    while let Some(line_begin) = next {
+        let line = line_at(bytes, line_begin);
+        if matches!(take_line(line), Ok(Line::Synced(offset)) if offset > at as u64) {
+            return true;
+        }
+        next = next_whole(bytes, line_begin + line.len());
+    }
+    false
 }
 
 /// Replays a record although records before it are missing. Says what is missing.

@@ -299,7 +299,7 @@ fn write_images(
 /// A checkpoint is due once this much was journaled, or as much as half of what the last checkpoint wrote if that is
 /// more: so the journal stays in proportion to the data, and so does what is written for it.
 pub const DUE_BYTES: u64 = 64 << 20;
-/// A checkpoint is due this long after the last one, if anything was journaled since.
+/// Unless the operator says otherwise, a checkpoint is due this long after the last one, if anything was journaled since.
 pub const DUE_AFTER: Duration = Duration::from_secs(60);
 /// Checkpoints that are due by time alone take at most one part in so many of the time.
 const DUE_SHARE: u32 = 10;
@@ -318,10 +318,10 @@ pub struct Done {
 }
 
 impl Done {
-    /// Whether the next checkpoint is due, `journaled` bytes and `elapsed` after this one.
+    /// Whether the next checkpoint is due, `journaled` bytes and `elapsed` after this one; `every`: see [`DUE_AFTER`].
     #[must_use]
-    pub fn next_is_due(&self, journaled: u64, elapsed: Duration) -> bool {
-        journaled >= DUE_BYTES.max(self.bytes / 2) || (journaled > 0 && elapsed >= DUE_AFTER.max(self.took * DUE_SHARE))
+    pub fn next_is_due(&self, every: Duration, journaled: u64, elapsed: Duration) -> bool {
+        journaled >= DUE_BYTES.max(self.bytes / 2) || (journaled > 0 && elapsed >= every.max(self.took * DUE_SHARE))
     }
 }
 

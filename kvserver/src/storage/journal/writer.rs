@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::{Slot, clock};
 
-use super::super::codec::{SegmentHead, put_head};
+use super::super::codec::{SegmentHead, put_head, put_synced};
 use super::super::disk::{Disk, FileOp};
 use super::super::manifest::segment_name;
 use super::{JournalEvent, Shared};
@@ -128,6 +128,8 @@ impl Writer {
 
     /// Writes and syncs the group, and reports it.
     fn commit(&mut self) -> Result<(), End> {
+        let records = self.group.len() as u64;
+        put_synced(&mut self.group, self.length);
         self.write()?;
         self.busy();
         let synced = self.disk.perform(FileOp::Sync(self.name.clone()));
@@ -139,7 +141,7 @@ impl Writer {
         self.length += bytes;
         self.total_bytes += bytes;
         self.shared.segment_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        self.shared.waiting.fetch_sub(records, Ordering::Relaxed);
         self.group.clear();
         self.group.shrink_to(BUFFER_KEPT);
         let marks = highest(&mut self.marks);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::{Entry, Epoch, LogId, Op, Outcome, Seq, Slot};
 
-use super::super::disk::RealDisk;
+use super::super::disk::{FileOp, RealDisk};
 use super::super::journal::{Journal, JournalEvent, JournalStart, Limits};
 use super::super::manifest::segment_name;
 use super::super::mem_disk::SharedDisk;
@@ -216,4 +216,57 @@ fn a_real_directory_works_like_the_memory_disk() {
     drop(journal);
     let recovered = recover(&RealDisk::new(dir.path())).unwrap();
     assert_eq!((recovered.images[&Slot(3)].mark, recovered.next_segment), (101, 3));
+}
+
+/// Ten synced records, and a group of some more whose sync never came: how far it is synced, and the file's content.
+fn half_synced() -> (usize, Vec<u8>) {
+    let disk = SharedDisk::default();
+    let (journal, events) = journal(&disk);
+    (1..=10).for_each(|mark| journal.append(&put(1, mark)));
+    wait_durable(&events, 1, 10);
+    let mut stuck = disk.lock();
+    journal.append(&put(1, 11));
+    until("the writer has taken it", || journal.sync_pending_since().is_some());
+    (12..=24).for_each(|mark| journal.append(&put(1, mark)));
+    stuck.operations_left = Some(3);
+    drop(stuck);
+    wait_durable(&events, 1, 11);
+    assert!(matches!(next(&events), JournalEvent::Fatal(_)));
+    let disk = disk.lock();
+    (disk.synced(&segment_name(1)).unwrap(), disk.get(&segment_name(1)).unwrap().to_vec())
+}
+
+#[test]
+fn sectors_that_power_loss_left_unwritten_are_a_torn_tail() {
+    let (synced, whole) = half_synced();
+    let sectors: Vec<usize> = (synced / 512..whole.len().div_ceil(512)).collect();
+    assert!(sectors.len() >= 4, "{synced} of {} bytes are synced", whole.len());
+    for mask in 0..1u32 << sectors.len() {
+        let mut bytes = whole.clone();
+        for (_, sector) in sectors.iter().enumerate().filter(|(i, _)| mask & (1 << i) == 0) {
+            let end = bytes.len().min((sector + 1) * 512);
+            bytes[(sector * 512).max(synced)..end].fill(0);
+        }
+        let mut disk = super::super::mem_disk::MemDisk::default();
+        disk.put(&segment_name(1), &bytes);
+        let recovered = recover(&disk).unwrap_or_else(|e| panic!("sectors written {mask:b}: {e}"));
+        let mark = recovered.images[&Slot(1)].mark;
+        let all = mask + 1 == 1 << sectors.len();
+        assert!(if all { mark == 24 } else { (11..=24).contains(&mark) }, "sectors written {mask:b}: {mark} records");
+        let cut = recovered.chores.iter().any(|chore| matches!(chore, FileOp::Truncate(..)));
+        assert_eq!(cut, recovered.report.torn_bytes > 0);
+    }
+}
+
+#[test]
+fn zeros_where_something_was_synced_are_damage() {
+    let (synced, whole) = half_synced();
+    assert!(synced > 1024);
+    for sector in 0..synced / 512 {
+        let mut bytes = whole.clone();
+        bytes[sector * 512..(sector + 1) * 512].fill(0);
+        let mut disk = super::super::mem_disk::MemDisk::default();
+        disk.put(&segment_name(1), &bytes);
+        assert!(recover(&disk).is_err(), "sector {sector}");
+    }
 }

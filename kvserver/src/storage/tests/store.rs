@@ -19,7 +19,7 @@ use super::super::mem_disk::SharedDisk;
 use super::super::record::{Change, Record};
 use super::super::recovery::recover;
 use super::super::section::{Role, SlotEncoder};
-use super::super::store::{Checkpointer, Done, Mended, Opened, StoreError, StoreOptions, open};
+use super::super::store::{Checkpointer, DUE_AFTER, Done, Mended, Opened, StoreError, StoreOptions, open};
 use super::world::{assert_same, view};
 
 const CLUSTER: ClusterId = ClusterId(0xc1);
@@ -276,13 +276,16 @@ fn a_failed_checkpoint_cleans_up_and_the_next_one_succeeds() {
 #[test]
 fn checkpoints_come_by_size_by_time_and_never_for_nothing() {
     let last = Done { bytes: 1 << 20, took: Duration::from_millis(50), ..Done::default() };
-    assert!(last.next_is_due(64 << 20, Duration::ZERO));
-    assert!(!last.next_is_due((64 << 20) - 1, Duration::from_secs(59)));
-    assert!(last.next_is_due(1, Duration::from_secs(60)));
-    assert!(!last.next_is_due(0, Duration::from_secs(6000)));
+    assert!(last.next_is_due(DUE_AFTER, 64 << 20, Duration::ZERO));
+    assert!(!last.next_is_due(DUE_AFTER, (64 << 20) - 1, Duration::from_secs(59)));
+    assert!(last.next_is_due(DUE_AFTER, 1, Duration::from_secs(60)));
+    assert!(!last.next_is_due(DUE_AFTER, 0, Duration::from_secs(6000)));
     let large = Done { bytes: 1 << 30, took: Duration::from_secs(20), ..Done::default() };
-    assert!(!large.next_is_due(64 << 20, Duration::from_secs(199)));
-    assert!(large.next_is_due(512 << 20, Duration::ZERO) && large.next_is_due(1, Duration::from_secs(200)));
+    assert!(!large.next_is_due(DUE_AFTER, 64 << 20, Duration::from_secs(199)));
+    assert!(
+        large.next_is_due(DUE_AFTER, 512 << 20, Duration::ZERO)
+            && large.next_is_due(DUE_AFTER, 1, Duration::from_secs(200))
+    );
 }
 
 /// Writers, a checkpointer in a loop and a reader of the plain files, all at once; then everything is there.
