@@ -21,8 +21,8 @@ pub const WINDOW: usize = 64;
 /// Clients kept per slot.
 pub const CLIENTS: usize = 1024;
 
-/// How a server words it that a retry's result is gone. Clients look for it: asking again would be pointless.
-pub const FORGOTTEN: &str = "the result of this retry is no longer kept";
+/// How a server words it that a result is gone. Clients look for it: asking again would be pointless.
+pub const FORGOTTEN: &str = "the result of this request is no longer kept";
 
 /// What the table knows of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -122,12 +122,16 @@ impl Request<'_> {
 
     fn expand(&self, mut sketch: Sketch, node: NodeId, store: StoreUuid, boot: BootId) -> Option<Sketch> {
         let info = self.world.cluster.nodes().get(&node)?;
-        let current = info.store == store && info.boot == boot && self.world.detector.healthy(node);
-        if !current || !self.view.targets.contains(&node) || !self.world.capable(node, store) {
+        if !self.view.targets.contains(&node) || !self.world.capable(node, info.store) {
             return None;
         }
-        sketch.isr.insert(node, store);
         sketch.forced = true;
+        if info.store != store || info.boot != boot {
+            // The asker knows the learner from an earlier start, and would ask for that one again and again. A fresh view
+            // makes the two meet anew.
+            return Some(sketch);
+        }
+        sketch.isr.insert(node, store);
         Some(sketch)
     }
 

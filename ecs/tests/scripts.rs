@@ -88,7 +88,11 @@ impl Stage {
                     Some(&"stubborn") => puppet.stubborn = true,
                     Some(&"lazy") => puppet.lazy = true,
                     Some(&"stalled") => puppet.stalled = true,
-                    _ => (puppet.stubborn, puppet.lazy, puppet.stalled) = (false, false, false),
+                    Some(&"dated") => puppet.dated = true,
+                    _ => {
+                        (puppet.stubborn, puppet.lazy) = (false, false);
+                        (puppet.stalled, puppet.dated) = (false, false);
+                    }
                 }
             }
             ("goodbye", [name]) => {

@@ -204,6 +204,7 @@ async fn a_standalone_server_serves_at_once() {
     let dir = TempDir::new();
     let server = Server::standalone(&dir);
     // Not a moment is waited: a write waits by itself for the slots' first records to be on disk.
+    assert!(server.node.serving());
     assert_eq!(server.put("k", "v").await, Reply::Written(Outcome::Created));
     assert_eq!(server.get("k").await, value("v"));
     eventually("it is ready", || server.node.ready() == Ok(())).await;

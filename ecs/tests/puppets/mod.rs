@@ -35,6 +35,8 @@ pub struct Puppet {
     /// Learners at this server never catch up.
     pub lazy: bool,
     pub stalled: bool,
+    /// It knows learners from their start before.
+    pub dated: bool,
     /// It cannot make a control connection, but heartbeats and probes go through.
     pub mute: bool,
     pub conn: Option<Conn>,
@@ -389,6 +391,7 @@ impl Puppet {
             stubborn: false,
             lazy: false,
             stalled: false,
+            dated: false,
             mute: false,
             conn: None,
             views: BTreeMap::new(),
@@ -549,7 +552,7 @@ impl Puppet {
             } else if let Some((_, to)) = order {
                 Change::HandOver { to: if self.stubborn { NodeId(999) } else { *to } }
             } else if let Some((node, store, boot)) = caught_up.filter(|_| active) {
-                Change::Expand { node, store, boot }
+                Change::Expand { node, store, boot: if self.dated { BootId(boot.0 - 1) } else { boot } }
             } else {
                 continue;
             };

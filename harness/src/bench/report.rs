@@ -15,8 +15,8 @@ pub struct Cell {
     pub peer: String,
     /// The peer, one number per round.
     pub theirs: Vec<f64>,
-    /// What the ratio is to be; a negative number is an upper bound.
-    pub wanted: f64,
+    /// What the ratio is to be, if that is known; a negative number is an upper bound.
+    pub wanted: Option<f64>,
 }
 
 impl Cell {
@@ -33,15 +33,17 @@ impl Cell {
         let ratios = self.ratios();
         let (ours, theirs, ratio) = (middle(&self.ours), middle(&self.theirs), middle(&ratios));
         let spread = format!("{:.2}..{:.2}", ratios.first().unwrap_or(&0.0), ratios.last().unwrap_or(&0.0));
-        let (sign, bound) = if self.wanted < 0.0 { ("<=", -self.wanted) } else { (">=", self.wanted) };
-        let met = if self.wanted < 0.0 { ratio <= bound } else { ratio >= bound };
+        let verdict = match self.wanted {
+            None => String::new(),
+            Some(below) if below < 0.0 => format!("<= {:<5} {}", -below, met(ratio <= -below)),
+            Some(above) => format!(">= {above:<5} {}", met(ratio >= above)),
+        };
         format!(
-            "{:<34} {:>10} {:>10} {:<11} {ratio:>7.2}x {spread:>14}   {sign} {bound:<5} {}",
+            "{:<34} {:>10} {:>10} {:<11} {ratio:>7.2}x {spread:>14}   {verdict}",
             self.name,
             figure(ours, self.unit),
             figure(theirs, self.unit),
             self.peer,
-            if met { "met" } else { "MISSED" }
         )
     }
 }
@@ -64,7 +66,6 @@ pub struct Figure {
 impl Figure {
     fn row(&self) -> String {
         let (median, worst) = (middle(&self.values), self.values.last().copied().unwrap_or(0.0));
-        let met = median <= self.median_below && worst <= self.worst_below;
         format!(
             "{:<34} median {} (<= {}), worst of {} {} (<= {}) {}",
             self.name,
@@ -73,7 +74,7 @@ impl Figure {
             self.values.len(),
             figure(worst, self.unit),
             figure(self.worst_below, self.unit),
-            if met { "met" } else { "MISSED" }
+            met(median <= self.median_below && worst <= self.worst_below)
         )
     }
 }
@@ -107,6 +108,10 @@ impl Report {
     }
 }
 
+fn met(met: bool) -> &'static str {
+    if met { "met" } else { "MISSED" }
+}
+
 /// The median, of any order.
 fn middle(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
@@ -138,11 +143,11 @@ mod tests {
             ours: vec![200.0, 100.0, 300.0],
             peer: "peer".to_owned(),
             theirs: vec![100.0, 100.0, 100.0],
-            wanted: 1.5,
+            wanted: Some(1.5),
         };
         assert_eq!(cell.ratios(), [1.0, 2.0, 3.0]);
         assert!(cell.row().contains("2.00x") && cell.row().ends_with("met"), "{}", cell.row());
-        let upper = Cell { wanted: -1.5, ..cell };
+        let upper = Cell { wanted: Some(-1.5), ..cell };
         assert!(upper.row().ends_with("MISSED"), "{}", upper.row());
     }
 }

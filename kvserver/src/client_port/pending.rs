@@ -10,6 +10,9 @@ use common::text::{Answer, Dialect, Form, encode};
 
 use crate::replica::{Refusal, Reply};
 
+/// The hash of a request that concerns all keys. A key that happens to have it only costs a needless wait.
+pub(super) const EVERY_KEY: u64 = 0;
+
 /// A request that waits for its answer: what the answer must repeat, and what later requests must know.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
@@ -84,7 +87,9 @@ impl Pending {
         let others = if what == What::Write { self.reads } else { self.waiting() };
         others > 0
             && self.entries.iter().any(|entry| match &entry.state {
-                State::Waiting(asked) => asked.hash == hash && (what == What::Read || asked.what == What::Read),
+                State::Waiting(asked) => {
+                    (asked.hash == hash || asked.hash == EVERY_KEY) && (what == What::Read || asked.what == What::Read)
+                }
                 State::Answered(..) | State::Encoded(_) => false,
             })
     }
@@ -171,5 +176,36 @@ pub(super) fn refused<'a>(refusal: Refusal, explain: bool) -> Answer<'a> {
         Refusal::NotResponsible => Answer::NotResponsible,
         Refusal::WriteLocked => Answer::WriteLock,
         Refusal::Unavailable(why) => Answer::Stopped(explain.then_some(why)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(what: What, hash: u64) -> Asked {
+        Asked { hash, what, key: Bytes::new(), value: None, form: Form::Binary, explain: true, cost: 1 }
+    }
+
+    #[test]
+    fn only_a_read_and_a_write_of_one_key_wait_for_each_other() {
+        let mut pending = Pending::default();
+        pending.push(asked(What::Write, 7));
+        assert!(
+            pending.conflicts(What::Read, 7) && !pending.conflicts(What::Write, 7) && !pending.conflicts(What::Read, 8)
+        );
+        pending.push(asked(What::Read, 8));
+        assert!(pending.conflicts(What::Write, 8) && !pending.conflicts(What::Write, 9));
+        pending.push(asked(What::Read, EVERY_KEY));
+        assert!(pending.conflicts(What::Write, 9), "a scan sees no write behind it");
+
+        let mut out = BytesMut::new();
+        for index in [2, 1, 1, 0] {
+            pending.settle(index, Reply::Value(None));
+            assert!(out.is_empty());
+            pending.flush(Dialect::Uoft, &mut out);
+        }
+        assert!(!pending.conflicts(What::Read, 7) && !pending.conflicts(What::Write, 9));
+        assert!(pending.is_empty() && pending.waiting() == 0 && pending.bytes() == 0);
     }
 }

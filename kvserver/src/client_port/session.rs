@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::Settings;
 use super::backend::Backend;
-use super::pending::{Asked, Pending, What, refused};
+use super::pending::{Asked, EVERY_KEY, Pending, What, refused};
 use super::stats::Counts;
 use crate::replica::{Read, Reply, Scan, Write, WriteOp};
 use crate::replies::Registered;
@@ -248,7 +248,7 @@ impl Session {
             Scan::Page(page) => self.answer(Form::Binary, &Answer::Page(&page)),
             Scan::Refused(refusal) => self.answer(Form::Binary, &refused(refusal, true)),
             Scan::Later => self.pending.push(Asked {
-                hash: 0,
+                hash: EVERY_KEY,
                 what: What::Read,
                 key: Bytes::new(),
                 value: None,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::control::{Ask, Change};
 use common::peer::{Beacon, Grant, PeerMsg};
-use common::retry::Known;
+use common::retry::{FORGOTTEN, Known};
 use common::view::Part;
 use common::{Entry, LogId, NodeId, Op, Outcome, Rule, Seq, Time, View};
 
@@ -211,8 +211,8 @@ impl Coordinator {
             }
             let reply = match ctx.log.image.retries.lookup(request) {
                 Known::Done(outcome) => Some(Reply::Written(outcome)),
-                Known::Forgotten => Some(Reply::Unknown("the result of this request is no longer kept")),
-                Known::Stranger if write.retry => Some(Reply::Unknown("the result of this retry is no longer kept")),
+                Known::Forgotten => Some(Reply::Unknown(FORGOTTEN)),
+                Known::Stranger if write.retry => Some(Reply::Unknown(FORGOTTEN)),
                 Known::Stranger | Known::Never => None,
             };
             if let Some(reply) = reply {
