@@ -159,7 +159,7 @@ impl Coordinator {
 
     pub(super) fn sync(&mut self, ctx: &mut Ctx<'_>, node: NodeId) {
         if let Some(follower) = self.followers.get_mut(&node) {
-            follower.last_send = ctx.now;
+            (follower.last_send, follower.last_sync) = (ctx.now, ctx.now);
         }
         let (lineage, end) = (ctx.log.image.lineage.clone(), ctx.log.end().seq);
         let commit = ctx.log.commit();
