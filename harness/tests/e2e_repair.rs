@@ -2,7 +2,7 @@
 //! cluster serves.
 #![allow(clippy::disallowed_methods, clippy::print_stdout)] // waits with deadlines, so it reads the clock; tells what it saw
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use harness::real::{Cluster, Options, Writers, memory};
 
@@ -24,11 +24,7 @@ fn total(cluster: &Cluster, field: &str) -> u64 {
 }
 
 fn wait(cluster: &Cluster, what: &str, done: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < deadline, "no {what} within {PATIENCE:?}\n{}", cluster.logs(60));
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    assert!(playground::process::until(PATIENCE, done), "no {what} within {PATIENCE:?}\n{}", cluster.logs(60));
 }
 
 /// What every server that may answer says of `key`.
