@@ -204,6 +204,12 @@ fn caught(rule: Rule, args: &Args) -> bool {
     each(args.from, args.seeds, args.jobs, |_| options, |outcome| {
         ran.fetch_add(1, Ordering::Relaxed);
         let Some(text) = outcome.violation else { return false };
+        // What goes wrong with the rule as well says nothing about it.
+        let with = Options { switches: common::Switches::default(), ..options };
+        if let Some(text) = run(outcome.seed, with).violation {
+            println!("seed {} --aim {}: VIOLATION with all rules: {text}", outcome.seed, rule.name());
+            return false;
+        }
         let Ok(mut caught) = caught.lock() else { return true };
         caught.get_or_insert((outcome.seed, text));
         true

@@ -8,6 +8,7 @@ mod entries;
 mod epochs;
 mod leaders;
 mod members;
+mod readers;
 
 use common::peer::{Identity, PeerMsg};
 use common::retry::RetryTable;
@@ -143,28 +144,19 @@ impl Checks {
         (1..=self.commits.last(slot).0).map(Seq).filter_map(move |seq| self.entries.get(slot, name(seq)?))
     }
 
-    /// I7 for readers: when a slot commits something at an epoch, nobody outside that epoch's ISR reads on an older lease.
-    ///
-    /// # Errors
-    /// Who does.
-    pub fn outlived(leader: &Copy<'_>, other: &Copy<'_>, now: Time) -> Result<(), String> {
-        let (Some(view), Some(theirs)) = (leader.replica.view(), other.replica.view()) else { return Ok(()) };
-        let inside = view.isr.contains_key(&other.me.node) || other.me.node == leader.me.node;
-        if inside || theirs.epoch >= view.epoch || !other.replica.may_read(now) {
-            return Ok(());
-        }
-        let (slot, s, o) = (view.slot, leader.server, other.server);
-        Err(format!(
-            "I7: slot {slot}: s{s} commits at epoch {} while s{o} may read on its lease of epoch {}",
-            view.epoch, theirs.epoch
-        ))
-    }
-
     /// The epoch at which `replica` leads its slot at this moment: active, with a valid lease (I7).
     #[must_use]
     pub fn leads(&self, _server: usize, replica: &Replica, now: Time) -> Option<Epoch> {
         let leads = replica.is_active() && replica.may_read(now);
         leads.then(|| replica.view().map(|view| view.epoch)).flatten()
+    }
+
+    /// Whether `replica`, if it holds a lease at this moment, can know what is committed (R2).
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn reads(&self, server: usize, replica: &Replica, now: Time) -> Result<(), String> {
+        readers::check(server, replica.slot(), replica, now, self.commits.last(replica.slot()))
     }
 
     /// Looks at all copies of a slot at once (I2, I3).

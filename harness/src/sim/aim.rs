@@ -153,14 +153,14 @@ fn leases(plan: &mut Plan, rule: Rule, rng: &mut fastrand::Rng) {
             plan.ambush(Moment::FailedOver, Trap::Exile, 60);
         }
         Rule::NoReaderWait => {
-            plan.only(&[(Kind::FullDisk, 8), (Kind::Join, 3), (Kind::CutEcs, 8), (Kind::StuckDisk, 4), (Kind::Kill, 2)]);
-            plan.ambush(Moment::Shrunk, Trap::Disconnect, 40);
-            plan.ambush(Moment::Shrunk, Trap::Part, 40);
-            plan.ambush(Moment::FailedOver, Trap::Disconnect, 40);
+            plan.lease_ms = 1000;
+            plan.only(&[(Kind::CutEcs, 12), (Kind::Restart, 1)]);
+            plan.ambush(Moment::Shrunk, Trap::Blink, 60);
         }
         Rule::NoBootWait => {
-            plan.only(&[(Kind::Kill, 10), (Kind::Restart, 10), (Kind::PowerCut, 4), (Kind::CutEcs, 6), (Kind::Isolate, 4)]);
-            plan.ambush(Moment::FailedOver, Trap::KillCoordinator, 20);
+            plan.lease_ms = 1000;
+            plan.only(&[(Kind::CutEcs, 12), (Kind::FullDisk, 4), (Kind::Restart, 2)]);
+            plan.ambush(Moment::FailedOver, Trap::Bounce, 60);
         }
         Rule::NoDrift => {
             plan.extreme_clocks = true;

@@ -65,10 +65,14 @@ pub enum Trap {
     KillEcs,
     /// The coordinator's control connection breaks.
     Disconnect,
+    /// The coordinator dies and is back at once; the one reaches nobody but clients.
+    Bounce,
+    /// The coordinator does not hear the ECS for a moment, in which another member dies; the one reaches nobody but clients.
+    Blink,
 }
 
 impl Trap {
-    pub(super) const ALL: [Trap; 10] = [
+    pub(super) const ALL: [Trap; 12] = [
         Trap::Split,
         Trap::Part,
         Trap::Exile,
@@ -79,6 +83,8 @@ impl Trap {
         Trap::Deadlock,
         Trap::KillEcs,
         Trap::Disconnect,
+        Trap::Bounce,
+        Trap::Blink,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -93,6 +99,8 @@ impl Trap {
             Trap::Deadlock => "ambush: ECS paused, parted",
             Trap::KillEcs => "ambush: ECS killed",
             Trap::Disconnect => "ambush: disconnected",
+            Trap::Bounce => "ambush: coordinator restarted",
+            Trap::Blink => "ambush: a view missed",
         }
     }
 }
@@ -130,7 +138,8 @@ pub(super) struct Step<'a> {
 impl World {
     /// Something happens that an ambush may wait for.
     pub(super) fn moment(&mut self, step: Step<'_>) {
-        if self.healed || self.stats.faults == 0 || self.now < self.calm_until {
+        let idle = self.stats.faults == 0 || self.enough() || self.now < self.calm_until;
+        if self.healed || idle {
             return;
         }
         for ambush in self.plan.ambushes.clone() {
@@ -176,11 +185,7 @@ impl World {
                 self.part(&old, &new, spell);
             }
             Trap::Part if c != o => self.part(&[Party::Server(c)], &[Party::Server(o)], spell),
-            Trap::Exile => {
-                let others = (0..self.servers.len()).filter(|s| *s != o).map(Party::Server).chain([Party::Ecs]);
-                let others: Vec<Party> = others.collect();
-                self.part(&[Party::Server(o)], &others, spell);
-            }
+            Trap::Exile => self.exile(o, spell),
             Trap::KillCoordinator if self.servers[c].process.is_some() => self.crash(c, false),
             Trap::KillTheOne if self.servers[o].process.is_some() => self.crash(o, false),
             Trap::PowerCutBoth if self.servers[c].process.is_some() => {
@@ -198,9 +203,29 @@ impl World {
                 let Some(conn) = self.servers[c].process.as_ref().and_then(|process| process.conn) else { return false };
                 self.break_conn(conn, Some(2_000));
             }
+            Trap::Bounce if c != o && self.servers[c].process.is_some() => {
+                self.exile(o, spell);
+                self.stop_server(c, false);
+                self.start_later(c, 1_000..40_000);
+            }
+            Trap::Blink if c != o => {
+                self.exile(o, spell);
+                self.part(&[Party::Server(c)], &[Party::Ecs], 40_000);
+                let nodes = step.before.map(|view| view.isr.keys().copied().collect::<Vec<_>>()).unwrap_or_default();
+                let others = nodes.into_iter().filter_map(|node| self.machine(node));
+                let others: Vec<usize> =
+                    others.filter(|s| *s != c && *s != o && self.servers[*s].process.is_some()).collect();
+                others.into_iter().for_each(|s| self.crash(s, false));
+            }
             _ => return false,
         }
         true
+    }
+
+    fn exile(&mut self, s: usize, spell: u64) {
+        let others: Vec<Party> =
+            (0..self.servers.len()).filter(|o| *o != s).map(Party::Server).chain([Party::Ecs]).collect();
+        self.part(&[Party::Server(s)], &others, spell);
     }
 
     fn part(&mut self, left: &[Party], right: &[Party], spell: u64) {

@@ -163,9 +163,7 @@ impl World {
             FaultEvent::Heal => self.heal(),
             _ if self.healed => {}
             FaultEvent::Next => {
-                // Whoever has had enough faults but not yet enough operations is left alone to do them.
-                let enough = self.now >= self.plan.trouble && self.stats.faults >= super::world::LEAST_FAULTS;
-                if !enough && self.now >= self.calm_until {
+                if !self.enough() && self.now >= self.calm_until {
                     self.next_fault();
                 }
                 let pause = self.rng.u64(self.plan.pace / 3..self.plan.pace * 5 / 3);
@@ -177,6 +175,11 @@ impl World {
             FaultEvent::DiskWell(s) => self.disk(s, Mood::Well),
             FaultEvent::LossEnds => self.net.burst = 0,
         }
+    }
+
+    /// Whoever has had enough faults but not yet enough operations is left alone to do them.
+    pub(super) fn enough(&self) -> bool {
+        self.now >= self.plan.trouble && self.stats.faults >= super::world::LEAST_FAULTS
     }
 
     fn next_fault(&mut self) {

@@ -99,6 +99,9 @@ impl Node {
         };
         self.keep(thread::Builder::new().name("pulse".into()).spawn(move || {
             super::slots::flushes_itself();
+            if let Err(error) = common::priority::raise() {
+                log::debug!("beacons and heartbeats run at the ordinary priority: {error}");
+            }
             runtime.spawn(links::listen(node.clone(), listener));
             runtime.spawn(pulse::beacons(node.clone()));
             runtime.spawn(pulse::heartbeats(node.clone()));

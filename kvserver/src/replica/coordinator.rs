@@ -78,6 +78,8 @@ pub(super) struct Coordinator {
     pub(super) rounds: Rounds,
     /// Numbers walks.
     walks: u64,
+    /// The last tick: one that comes late means that this server itself did not run.
+    ticked: Time,
 }
 
 /// Confirmation rounds (R3): one serves all reads that came before it began.
@@ -104,6 +106,7 @@ impl Coordinator {
             stepped_down: None,
             rounds: Rounds::default(),
             walks: ctx.view.epoch.0 << 20,
+            ticked: ctx.now,
         };
         if !ctx.log.has_position() {
             // Only a forced recovery can name a copy that is half caught up. It has no log to serve from.
@@ -159,7 +162,7 @@ impl Coordinator {
 
     pub(super) fn sync(&mut self, ctx: &mut Ctx<'_>, node: NodeId) {
         if let Some(follower) = self.followers.get_mut(&node) {
-            follower.last_send = ctx.now;
+            (follower.last_send, follower.last_sync) = (ctx.now, ctx.now);
         }
         let (lineage, end) = (ctx.log.image.lineage.clone(), ctx.log.end().seq);
         let commit = ctx.log.commit();
@@ -423,6 +426,7 @@ impl Coordinator {
 
     /// Time passed.
     pub(super) fn tick(&mut self, ctx: &mut Ctx<'_>) {
+        self.excuse(ctx);
         self.chase(ctx);
         self.give_up_waiting(ctx);
         if let Phase::Released { to, asked } = self.phase
@@ -438,6 +442,15 @@ impl Coordinator {
             ctx.ask(Change::StepDown);
         }
         self.step(ctx);
+    }
+
+    /// Ticks are at most a beacon apart. After a longer pause of this very server (stopped, or starved of processor time)
+    /// what the followers said meanwhile still waits to be read: their silence counts from now on only.
+    fn excuse(&mut self, ctx: &Ctx<'_>) {
+        let last = std::mem::replace(&mut self.ticked, ctx.now);
+        if ctx.now.since(last) > ctx.setup.timing.lease {
+            self.followers.values_mut().for_each(|f| (f.heard, f.stalled) = (ctx.now, ctx.now));
+        }
     }
 
     /// C2, and everything that may have been lost on the way.
