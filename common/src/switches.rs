@@ -53,11 +53,12 @@ pub enum Rule {
     NoRecoverySync,
     KeepStore,
     NoSyncedLine,
+    KeepCondemned,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Rule; 46] = [
+    pub const ALL: [Rule; 47] = [
         Rule::NoFsync,
         Rule::NoFence,
         Rule::NoEpochMatch,
@@ -104,6 +105,7 @@ impl Rule {
         Rule::NoRecoverySync,
         Rule::KeepStore,
         Rule::NoSyncedLine,
+        Rule::KeepCondemned,
     ];
 
     /// Its name in the documentation: `no_fsync` for [`Rule::NoFsync`].

@@ -46,6 +46,10 @@ pub(super) fn at(plan: &mut Plan, rule: Rule, rng: &mut fastrand::Rng) {
         | Rule::LazyConfirm
         | Rule::StaleRound => reads(plan, rule),
         Rule::RetryInFlight | Rule::RetryForgotten | Rule::RetryStranger => retries(plan, rule),
+        Rule::KeepCondemned => {
+            plan.trio();
+            plan.only(&[(Kind::Rot, 20), (Kind::Restart, 2), (Kind::SlowDisk, 2)]);
+        }
         Rule::ClaimKept | Rule::WalkBlind | Rule::WalkUnchecked => walks(plan),
     }
 }
@@ -74,7 +78,13 @@ impl Plan {
 }
 
 fn storage(plan: &mut Plan, rule: Rule) {
-    plan.only(&[(Kind::PowerCut, 10), (Kind::PowerCutTwo, 10), (Kind::PowerCutAll, 6), (Kind::SlowDisk, 10), (Kind::Kill, 6)]);
+    plan.only(&[
+        (Kind::PowerCut, 10),
+        (Kind::PowerCutTwo, 10),
+        (Kind::PowerCutAll, 6),
+        (Kind::SlowDisk, 10),
+        (Kind::Kill, 6),
+    ]);
     if rule == Rule::ForgetView {
         plan.ambush(Moment::FailedOver, Trap::PowerCutBoth, 20);
         plan.ambush(Moment::Expanded, Trap::PowerCutBoth, 20);
@@ -101,7 +111,13 @@ fn logs(plan: &mut Plan, rule: Rule) {
         (Kind::Pause, 6),
     ]);
     if rule == Rule::ReplayAll {
-        plan.only(&[(Kind::SlowDisk, 12), (Kind::PowerCutTwo, 8), (Kind::Kill, 8), (Kind::CutPair, 6), (Kind::PowerCutAll, 6)]);
+        plan.only(&[
+            (Kind::SlowDisk, 12),
+            (Kind::PowerCutTwo, 8),
+            (Kind::Kill, 8),
+            (Kind::CutPair, 6),
+            (Kind::PowerCutAll, 6),
+        ]);
     }
 }
 
@@ -121,17 +137,39 @@ fn members(plan: &mut Plan, rule: Rule) {
 }
 
 fn views(plan: &mut Plan, rule: Rule) {
-    plan.only(&[(Kind::Kill, 10), (Kind::Restart, 6), (Kind::EcsDown, 6), (Kind::PauseEcs, 4), (Kind::Lag, 8), (Kind::Isolate, 4)]);
+    plan.only(&[
+        (Kind::Kill, 10),
+        (Kind::Restart, 6),
+        (Kind::EcsDown, 6),
+        (Kind::PauseEcs, 4),
+        (Kind::Lag, 8),
+        (Kind::Isolate, 4),
+    ]);
     match rule {
-        Rule::Unclean => plan.only(&[(Kind::Kill, 10), (Kind::PowerCut, 6), (Kind::PowerCutTwo, 10), (Kind::CutEcs, 6)]),
+        Rule::Unclean => {
+            plan.only(&[(Kind::Kill, 10), (Kind::PowerCut, 6), (Kind::PowerCutTwo, 10), (Kind::CutEcs, 6)])
+        }
         Rule::TellFirst => plan.only(&[(Kind::Kill, 8), (Kind::Restart, 4), (Kind::EcsDown, 20)]),
         Rule::StaleDrop => {
             (plan.servers, plan.starters) = (5, 3);
-            plan.only(&[(Kind::Kill, 8), (Kind::Lag, 14), (Kind::Join, 4), (Kind::CutEcs, 4), (Kind::PauseEcs, 3), (Kind::Isolate, 6)]);
+            plan.only(&[
+                (Kind::Kill, 8),
+                (Kind::Lag, 14),
+                (Kind::Join, 4),
+                (Kind::CutEcs, 4),
+                (Kind::PauseEcs, 3),
+                (Kind::Isolate, 6),
+            ]);
         }
         Rule::BusyHandover => {
             plan.gather = 400_000;
-            plan.only(&[(Kind::Kill, 8), (Kind::CutPair, 6), (Kind::CutEcs, 8), (Kind::EcsDown, 4), (Kind::Isolate, 6)]);
+            plan.only(&[
+                (Kind::Kill, 8),
+                (Kind::CutPair, 6),
+                (Kind::CutEcs, 8),
+                (Kind::EcsDown, 4),
+                (Kind::Isolate, 6),
+            ]);
         }
         _ => {}
     }
@@ -145,7 +183,13 @@ fn leases(plan: &mut Plan, rule: Rule, rng: &mut fastrand::Rng) {
             plan.ambush(Moment::Shrunk, Trap::Part, 60);
         }
         Rule::GrantUnbounded => {
-            plan.only(&[(Kind::Halves, 10), (Kind::Isolate, 6), (Kind::CutOneWay, 6), (Kind::CutEcs, 8), (Kind::CutPair, 6)]);
+            plan.only(&[
+                (Kind::Halves, 10),
+                (Kind::Isolate, 6),
+                (Kind::CutOneWay, 6),
+                (Kind::CutEcs, 8),
+                (Kind::CutPair, 6),
+            ]);
             plan.ambush(Moment::FailedOver, Trap::Exile, 40);
         }
         Rule::NoPromiseWait => {
@@ -172,7 +216,14 @@ fn leases(plan: &mut Plan, rule: Rule, rng: &mut fastrand::Rng) {
             plan.net.stall = rng.u32(5..40);
         }
         Rule::LeapEpoch | Rule::AnyRelease | Rule::ReadReleased => {
-            plan.only(&[(Kind::Kill, 6), (Kind::CutEcs, 10), (Kind::Lag, 10), (Kind::Join, 3), (Kind::Isolate, 4), (Kind::EcsDown, 3)]);
+            plan.only(&[
+                (Kind::Kill, 6),
+                (Kind::CutEcs, 10),
+                (Kind::Lag, 10),
+                (Kind::Join, 3),
+                (Kind::Isolate, 4),
+                (Kind::EcsDown, 3),
+            ]);
             for moment in [Moment::Shrunk, Moment::FailedOver, Moment::HandedOver, Moment::AsksHandOver] {
                 plan.ambush(moment, Trap::Disconnect, 20);
                 plan.ambush(moment, Trap::Exile, 10);
@@ -185,7 +236,14 @@ fn leases(plan: &mut Plan, rule: Rule, rng: &mut fastrand::Rng) {
 
 fn reads(plan: &mut Plan, rule: Rule) {
     plan.stray = 60;
-    plan.only(&[(Kind::Isolate, 10), (Kind::CutPair, 6), (Kind::CutEcs, 8), (Kind::Halves, 4), (Kind::SlowDisk, 6), (Kind::Lag, 4)]);
+    plan.only(&[
+        (Kind::Isolate, 10),
+        (Kind::CutPair, 6),
+        (Kind::CutEcs, 8),
+        (Kind::Halves, 4),
+        (Kind::SlowDisk, 6),
+        (Kind::Lag, 4),
+    ]);
     match rule {
         Rule::NoPrimaryLease | Rule::NoReaderLease => {
             plan.ambush(Moment::FailedOver, Trap::Exile, 30);

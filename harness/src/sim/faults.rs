@@ -56,10 +56,12 @@ pub enum Kind {
     Accuse,
     /// Two machines that were not there before join at once.
     JoinTwo,
+    /// A copy is damaged behind the protocol's back.
+    Rot,
 }
 
 impl Kind {
-    const ALL: [(Kind, u32); 23] = [
+    const ALL: [(Kind, u32); 24] = [
         (Kind::Kill, 12),
         (Kind::PowerCut, 8),
         (Kind::PowerCutTwo, 3),
@@ -83,6 +85,7 @@ impl Kind {
         (Kind::Lag, 6),
         (Kind::Accuse, 4),
         (Kind::JoinTwo, 2),
+        (Kind::Rot, 4),
     ];
 
     /// A run's own mix: some kinds not at all, some far more often than usual.
@@ -127,6 +130,7 @@ impl Kind {
             Kind::Lag => "fault: slow link",
             Kind::Accuse => "fault: false accusations",
             Kind::JoinTwo => "fault: two joins at once",
+            Kind::Rot => "fault: damaged copy",
         }
     }
 }
@@ -217,6 +221,7 @@ impl World {
             Kind::EcsDown => return self.ecs_down(),
             Kind::Join => return self.join(),
             Kind::JoinTwo => return self.join() && self.join(),
+            Kind::Rot => return self.rot(),
             Kind::Loss => {
                 self.net.burst = self.rng.u32(100..500);
                 self.later(50_000..1_500_000, FaultEvent::LossEnds);
@@ -308,8 +313,7 @@ impl World {
     fn lag(&mut self, s: usize) {
         let other = self.rng.usize(0..=self.servers.len());
         let other = if other == s || other == self.servers.len() { Party::Ecs } else { Party::Server(other) };
-        let (from, to) =
-            if self.rng.bool() { (Party::Server(s), other) } else { (other, Party::Server(s)) };
+        let (from, to) = if self.rng.bool() { (Party::Server(s), other) } else { (other, Party::Server(s)) };
         let by = self.rng.u64(5_000..1_200_000);
         self.net.lag(from, to, by);
         let spell = self.spell();

@@ -21,6 +21,7 @@ mod faults;
 mod net;
 mod plan;
 mod queue;
+mod rot;
 mod server;
 mod stats;
 mod trace;

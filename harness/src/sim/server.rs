@@ -183,6 +183,9 @@ impl World {
         self.queue.at(now + rng.u64(self.plan.checkpoints.clone()), Event::Checkpoint { server: s, inc });
         self.queue.at(now + rng.u64(0..beat), Event::Pulse { server: s, inc });
         self.queue.at(now + rng.u64(0..50_000), Event::Heartbeat { server: s, inc });
+        if self.plan.audits > 0 {
+            self.queue.at(now + self.plan.audits, Event::Audit { server: s, inc, again: true });
+        }
         self.queue.at(now + rng.u64(100..5_000), Event::Control { server: s, inc, conn: 0 });
         for peer in 0..self.servers.len() {
             if peer != s && self.servers[peer].process.is_some() {
