@@ -75,6 +75,8 @@ struct Watch {
     present: Time,
     stage: Stage,
     stalled: bool,
+    /// It has said that it will stop.
+    draining: bool,
     accused: Option<Time>,
     hint: Option<Time>,
     downs: Vec<Time>,
@@ -336,6 +338,20 @@ impl Detector {
         self.watches.get(&node).is_some_and(|watch| watch.stalled && !watch.is_down())
     }
 
+    /// Whether the server has said that it will stop in a moment.
+    #[must_use]
+    pub fn draining(&self, node: NodeId) -> bool {
+        self.watches.get(&node).is_some_and(|watch| watch.draining)
+    }
+
+    /// The server will stop in a moment.
+    pub fn drain(&mut self, node: NodeId, now: Time) {
+        if let Some(watch) = self.watches.get_mut(&node).filter(|watch| !watch.is_down()) {
+            watch.draining = true;
+            self.note(now, node, "is about to stop: others coordinate its slots".to_string());
+        }
+    }
+
     /// Healthy, and heard a moment ago.
     #[must_use]
     pub fn beats_well(&self, node: NodeId, now: Time) -> bool {
@@ -420,6 +436,7 @@ impl Watch {
             present: now,
             stage,
             stalled: false,
+            draining: false,
             accused: None,
             hint: None,
             downs: Vec::new(),
@@ -437,7 +454,7 @@ impl Watch {
             self.admitted = now + flap_delay(recent);
         }
         (self.boot, self.conn, self.heard, self.stage) = (boot, Some(conn), now, Stage::Alive);
-        self.stalled = false;
+        (self.stalled, self.draining) = (false, false);
     }
 
     /// The process lives. Without a control connection it can do its work, but cannot be told anything.
