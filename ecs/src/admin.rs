@@ -18,11 +18,15 @@ impl Ecs {
     pub(crate) fn wish(&mut self, now: Time, conn: Conn, id: u64, wish: &Wish, out: &mut Vec<Action>) {
         let Some(asker) = self.conns.get(&conn).map(|peer| peer.node) else { return };
         self.detector.heard(asker, now);
+        let before = out.len();
         let granted = match self.refusing() {
             Some(reason) => Granted::No(reason.to_string()),
             None => self.grant(now, asker, wish, out),
         };
-        out.push(Action::Send { conn, msg: FromEcs::Granted { id, granted } });
+        // Said as soon as it is durable, and before a server that has left with it is disconnected.
+        let durable = out.iter().skip(before).position(|action| matches!(action, Action::Persist(_)));
+        let at = durable.map_or(out.len(), |at| before + at + 1);
+        out.insert(at, Action::Send { conn, msg: FromEcs::Granted { id, granted } });
     }
 
     fn grant(&mut self, now: Time, asker: NodeId, wish: &Wish, out: &mut Vec<Action>) -> Granted {
@@ -101,11 +105,15 @@ impl Ecs {
         let away: Vec<String> = others().map(|info| format!("{} ({:?})", info.client_addr, info.state)).collect();
         if !away.is_empty() {
             let away = away.join(", ");
-            return Granted::No(format!("nobody else is up to take the copies of {node}: start or remove {away} first"));
+            return Granted::No(format!(
+                "nobody else is up to take the copies of {node}: start or remove {away} first"
+            ));
         }
         if !force {
             let records = self.reports.records();
-            return Granted::No(format!("{node} is the last server: all {records} records go with it; say `force` to do it"));
+            return Granted::No(format!(
+                "{node} is the last server: all {records} records go with it; say `force` to do it"
+            ));
         }
         self.detector.note(now, node, "the last server goes by force: the cluster is empty".to_string());
         self.settle(now, vec![Command::Empty { node }], BTreeMap::new(), out);

@@ -28,6 +28,8 @@ const PROBE_MARGIN: Duration = Duration::from_millis(200);
 const WELL: Duration = Duration::from_millis(300);
 /// Downs within this time count as flapping.
 const FLAP_WINDOW: Duration = Duration::from_secs(60);
+/// How long a server may take from saying that it will stop to stopping; then it counts as staying.
+const DRAINING: Duration = Duration::from_secs(20);
 /// The longest that a flapping server waits before it gets copies again.
 const FLAP_MAX: Duration = Duration::from_secs(30);
 
@@ -75,8 +77,8 @@ struct Watch {
     present: Time,
     stage: Stage,
     stalled: bool,
-    /// It has said that it will stop.
-    draining: bool,
+    /// Until when it counts as about to stop, if it has said so.
+    draining: Option<Time>,
     accused: Option<Time>,
     hint: Option<Time>,
     downs: Vec<Time>,
@@ -340,14 +342,14 @@ impl Detector {
 
     /// Whether the server has said that it will stop in a moment.
     #[must_use]
-    pub fn draining(&self, node: NodeId) -> bool {
-        self.watches.get(&node).is_some_and(|watch| watch.draining)
+    pub fn draining(&self, node: NodeId, now: Time) -> bool {
+        self.watches.get(&node).is_some_and(|watch| watch.draining.is_some_and(|until| now < until))
     }
 
     /// The server will stop in a moment.
     pub fn drain(&mut self, node: NodeId, now: Time) {
         if let Some(watch) = self.watches.get_mut(&node).filter(|watch| !watch.is_down()) {
-            watch.draining = true;
+            watch.draining = Some(now + DRAINING);
             self.note(now, node, "is about to stop: others coordinate its slots".to_string());
         }
     }
@@ -436,7 +438,7 @@ impl Watch {
             present: now,
             stage,
             stalled: false,
-            draining: false,
+            draining: None,
             accused: None,
             hint: None,
             downs: Vec::new(),
@@ -454,7 +456,7 @@ impl Watch {
             self.admitted = now + flap_delay(recent);
         }
         (self.boot, self.conn, self.heard, self.stage) = (boot, Some(conn), now, Stage::Alive);
-        (self.stalled, self.draining) = (false, false);
+        (self.stalled, self.draining) = (false, None);
     }
 
     /// The process lives. Without a control connection it can do its work, but cannot be told anything.

@@ -247,10 +247,12 @@ impl World<'_> {
         self.cluster.views().iter().filter_map(move |view| {
             let going = self.is_going(view.coordinator);
             let desired = placement.desired(view, &view.isr);
-            let stays = |node: &&NodeId| **node != view.coordinator && !self.detector.draining(**node);
+            let stays = |node: &&NodeId| **node != view.coordinator && !self.detector.draining(**node, self.now);
             // Who goes gives to anyone who can; home is where it belongs otherwise.
-            let next = match self.detector.draining(view.coordinator) {
-                true => *desired.iter().chain(view.isr.keys()).filter(stays).find(|node| self.can_take(view, **node))?,
+            let next = match self.detector.draining(view.coordinator, self.now) {
+                true => {
+                    *desired.iter().chain(view.isr.keys()).filter(stays).find(|node| self.can_take(view, **node))?
+                }
                 false => *desired.first().filter(stays)?,
             };
             let ready = self.can_take(view, next)
@@ -268,7 +270,7 @@ impl World<'_> {
     /// Whether the node will be gone in a while, by its own wish or another's.
     fn is_going(&self, node: NodeId) -> bool {
         let leaving = self.cluster.nodes().get(&node).is_some_and(|info| info.state == NodeState::Leaving);
-        leaving || self.detector.draining(node)
+        leaving || self.detector.draining(node, self.now)
     }
 
     /// Whether the node may be given work: a newcomer at once, one that has been away after a while.

@@ -3,8 +3,8 @@
 //! Like all of the director it is declarative: a change in progress is durable, and what it needs next is seen from the
 //! state as it is. The views follow from the homes and from who may have copies; nothing in here touches a view.
 
-use common::view::{NodeInfo, NodeState, View};
 use common::NodeId;
+use common::view::{NodeInfo, NodeState, View};
 
 use crate::change::Parting;
 use crate::cluster::{Change, Command, Homes};
@@ -44,9 +44,7 @@ impl World<'_> {
         let state = self.cluster.nodes().get(&node).map(|info| info.state);
         let held = |view: &View| view.isr.contains_key(&node);
         let alive = |view: &View| view.isr.iter().any(|(node, store)| self.capable(*node, *store));
-        let served = |view: &View| {
-            (self.reports.active(view) && !view.targets.contains(&node)) || !alive(view)
-        };
+        let served = |view: &View| (self.reports.active(view) && !view.targets.contains(&node)) || !alive(view);
         match state {
             None => Some((vec![Command::End], format!("{node} is gone already"))),
             _ if self.cluster.views().iter().any(held) => None,
@@ -153,7 +151,7 @@ impl World<'_> {
         let bare = |info: &NodeInfo| info.state == NodeState::Up && !before.contains(&info.node);
         let waits = |info: &&NodeInfo| {
             let due = self.deferred.get(&info.node).is_none_or(|deferred| deferred.until <= self.now);
-            let able = self.detector.fit(info.node) && !self.detector.draining(info.node);
+            let able = self.detector.fit(info.node) && !self.detector.draining(info.node, self.now);
             (info.state == NodeState::Joining || bare(info)) && due && able && !before.is_empty()
         };
         for info in self.cluster.nodes().values().filter(waits) {

@@ -106,11 +106,15 @@ impl Ecs {
                 return Err(Refusal { reason: format!("{node} has left the cluster"), then: Then::Left });
             }
             Some(departed) if boot < departed.boot => {
-                let reason = format!("{node} has left the cluster, and your data directory is an old copy of its: {mend}");
+                let reason =
+                    format!("{node} has left the cluster, and your data directory is an old copy of its: {mend}");
                 return Err(Refusal { reason, then: Then::Stop });
             }
             Some(Departed { how: Parting::Removed, .. }) if !caller.rejoin => {
-                return Err(Refusal { reason: format!("{node} was removed from the cluster: {mend}"), then: Then::Stop });
+                return Err(Refusal {
+                    reason: format!("{node} was removed from the cluster: {mend}"),
+                    then: Then::Stop,
+                });
             }
             _ => {}
         }

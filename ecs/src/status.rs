@@ -155,7 +155,12 @@ impl Status {
             joining,
             change: Progress::of(ecs, now),
             slots: totals,
-            settled: served && totals.short == 0 && totals.away == 0 && at_rest && !waiting && cluster.change().is_none(),
+            settled: served
+                && totals.short == 0
+                && totals.away == 0
+                && at_rest
+                && !waiting
+                && cluster.change().is_none(),
             servers: servers(ecs, now),
             views,
             timeline: timeline(ecs, now),

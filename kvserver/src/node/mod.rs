@@ -15,6 +15,7 @@ mod status;
 mod store;
 mod ticker;
 mod topology;
+mod wishes;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
@@ -31,6 +32,7 @@ pub(crate) use store::Store;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use topology::Topology;
+use wishes::Wishes;
 
 use crate::links::Links;
 use crate::replica::{Event, Read, Refusal, Reply, Scan, Token, Write};
@@ -53,6 +55,7 @@ pub struct Node {
     store: Store,
     links: Links,
     asks: Asks,
+    wishes: Wishes,
     replies: Arc<Replies>,
     metrics: Metrics,
     serving: OnceLock<Serving>,
@@ -64,6 +67,8 @@ pub struct Node {
     /// The ECS we are registered at.
     ecs: Mutex<Ecs>,
     failure: Failure,
+    /// What is coordinated here is to be given to others: an orderly stop comes next.
+    stepping_down: CancellationToken,
     /// An orderly stop has begun.
     leaving: CancellationToken,
     /// Everything ends.

@@ -25,6 +25,8 @@ pub struct NodeOptions {
     pub checkpoint_every: Duration,
     /// Open a directory whose journal or checkpoint is damaged even if no other copy is known.
     pub salvage: bool,
+    /// Take part again even if this server was removed from its cluster.
+    pub rejoin: bool,
 }
 
 impl NodeOptions {
@@ -41,6 +43,7 @@ impl NodeOptions {
             confirm_reads: false,
             checkpoint_every: crate::storage::store::DUE_AFTER,
             salvage: false,
+            rejoin: false,
         }
     }
 }
