@@ -132,7 +132,7 @@ impl Ecs {
     fn progress(&self, now: Time) -> String {
         match crate::status::Progress::of(self, now) {
             Some(progress) => progress.json(),
-            None => "none".to_string(),
+            None => self.last.as_ref().map_or("none".to_string(), |last| format!("none; last: {last}")),
         }
     }
 }

@@ -47,6 +47,8 @@ pub struct Ecs {
     pub(crate) accusations: BTreeMap<NodeId, BTreeMap<NodeId, Time>>,
     /// How the change in progress gets on.
     pub(crate) pace: Option<Pace>,
+    /// How the last change ended.
+    pub(crate) last: Option<String>,
     /// Joiners whose join was undone.
     pub(crate) deferred: BTreeMap<NodeId, Deferred>,
     /// Why this ECS must not act: its state is older than what servers have seen.
@@ -73,6 +75,7 @@ impl Ecs {
             waits: BTreeMap::new(),
             accusations: BTreeMap::new(),
             pace: None,
+            last: None,
             deferred: BTreeMap::new(),
             refusing: None,
             changed: now,

@@ -86,6 +86,7 @@ impl Ecs {
                 out.push(Action::Send { conn, msg: FromEcs::Notice { text: text.clone() } });
             }
         }
+        self.last = Some(text.clone());
         self.wake(now);
         (commands, vec![text])
     }

@@ -38,11 +38,15 @@ impl Ecs {
         }
         let (given_up, mut reasons) = self.look_after_change(now, out);
         let mut draft = Draft { cluster: Cow::Borrowed(&self.cluster), commands: Vec::new() };
+        let mut ended = None;
         draft.take(given_up);
         draft.take(first);
         for _ in 0..STEPS {
             let world = World { cluster: draft.cluster.as_ref(), ..self.world(now) };
             let Some((commands, why)) = world.membership(&Placement::of(&world)) else { break };
+            if commands.contains(&Command::End) {
+                ended = Some(why.clone());
+            }
             draft.take(commands);
             reasons.push(why);
         }
@@ -63,6 +67,9 @@ impl Ecs {
         }
         let Some(command) = draft.finish() else { return };
         self.review = now + REST;
+        if ended.is_some() {
+            self.last = ended;
+        }
         self.commit(now, command, reasons, out);
     }
 

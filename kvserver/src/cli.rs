@@ -172,6 +172,7 @@ fn settings(config: &Config, max_connections: usize) -> Settings {
         greeting: config.greeting.clone(),
         limits: config.limits,
         bounds: config.bounds,
+        admin_token: config.admin_token.as_deref().map(Arc::from),
         max_connections,
     }
 }

@@ -28,7 +28,7 @@ pub(crate) async fn leave(node: &Node, patience: Duration, say: impl Fn(&str)) -
             return Ok(reason);
         }
         match node.own_wish(Wish::Progress).await {
-            Granted::Yes(text) if text == "none" && node.left().is_none() => {
+            Granted::Yes(text) if text.starts_with("none") && node.left().is_none() => {
                 return Err(node.last_notice().unwrap_or_else(|| "the leave was undone".to_owned()));
             }
             Granted::Yes(text) => say(&format!("leaving for {} s: {text}", clock::now().since(begun).as_secs())),
