@@ -206,6 +206,8 @@ pub enum FromEcs {
         /// How it went.
         reason: String,
     },
+    /// To a server that said [`FromServer::Stopping`]: nobody else can take anything more of what it coordinates. It may stop.
+    Relieved,
     /// Something its operator should know: its join or leave was given up, and why.
     Notice {
         /// What.

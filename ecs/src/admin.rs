@@ -12,7 +12,7 @@ use common::{NodeId, Time};
 use crate::change::{Homes, Parting};
 use crate::cluster::Command;
 use crate::core::{Action, Conn, Ecs};
-use crate::planner;
+use crate::{planner, whatif};
 
 impl Ecs {
     pub(crate) fn wish(&mut self, now: Time, conn: Conn, id: u64, wish: &Wish, out: &mut Vec<Action>) {
@@ -38,9 +38,12 @@ impl Ecs {
             },
             Wish::Progress => Granted::Yes(self.progress(now)),
             Wish::Cancel => self.cancel(now, out),
-            Wish::Plan | Wish::PlanWithout { .. } | Wish::Rebalance => {
-                Granted::No("this ECS does not plan rebalancing".to_string())
-            }
+            Wish::Plan => Granted::Yes(self.plan()),
+            Wish::PlanWithout { node } => match self.find_node(node) {
+                Some(node) => Granted::Yes(self.plan_without(node)),
+                None => self.nobody(node),
+            },
+            Wish::Rebalance => self.rebalance(now, out),
         }
     }
 
@@ -120,6 +123,19 @@ impl Ecs {
         Granted::Yes(format!("{node} was the last server: the cluster is empty"))
     }
 
+    fn rebalance(&mut self, now: Time, out: &mut Vec<Action>) -> Granted {
+        if let Some(change) = self.cluster.change() {
+            return Granted::Busy(format!("{} is in progress", change.name()));
+        }
+        let Some((commands, why)) = self.world(now).begin_rebalance() else {
+            return Granted::Yes("nothing to move: every server has its share".to_string());
+        };
+        out.push(Action::Log { level: log::Level::Info, text: why.clone() });
+        self.settle(now, commands, BTreeMap::new(), out);
+        self.wake(now);
+        Granted::Yes(why)
+    }
+
     fn cancel(&mut self, now: Time, out: &mut Vec<Action>) -> Granted {
         let (commands, reasons) = self.give_up(now, "cancelled by an operator", out);
         if commands.is_empty() {
@@ -127,6 +143,14 @@ impl Ecs {
         }
         self.settle(now, commands, BTreeMap::new(), out);
         Granted::Yes(reasons.join("; "))
+    }
+
+    fn plan(&self) -> String {
+        whatif::moves(&self.cluster, &self.reports, &planner::balance(&self.cluster.homes()))
+    }
+
+    fn plan_without(&self, node: NodeId) -> String {
+        whatif::without(&self.cluster, &self.reports, node)
     }
 
     fn progress(&self, now: Time) -> String {

@@ -150,6 +150,8 @@ pub struct Config {
     /// How long a join or a leave may stand still before it is undone; a server that was sent away and does not give its
     /// share away counts as failed then.
     pub patience: Duration,
+    /// How many slots an evening out moves at a time: the throttle.
+    pub moves: usize,
     /// The most slots that may be on the way from one coordinator to another at a time.
     pub handovers: usize,
 }
@@ -165,6 +167,7 @@ impl Default for Config {
             rehome_after: Duration::from_secs(600),
             detached: Duration::from_secs(5),
             patience: Duration::from_secs(60),
+            moves: 16,
             handovers: 64,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Plain values of the durable state; what follows from them is decided by the director.
 
-use common::{BootId, NodeId};
+use common::{BootId, NodeId, Slot};
 use serde::{Deserialize, Serialize};
 
 /// The membership change in progress; there is at most one.
@@ -29,6 +29,8 @@ pub enum Change {
     Rebalance {
         /// The homes to return to if it is cancelled.
         before: Homes,
+        /// The homes it leads to, a few slots at a time.
+        after: Homes,
     },
 }
 
@@ -46,7 +48,7 @@ impl Change {
     #[must_use]
     pub fn before(&self) -> &Homes {
         match self {
-            Change::Join { before, .. } | Change::Leave { before, .. } | Change::Rebalance { before } => before,
+            Change::Join { before, .. } | Change::Leave { before, .. } | Change::Rebalance { before, .. } => before,
         }
     }
 
@@ -113,6 +115,20 @@ impl Homes {
     #[must_use]
     pub fn unpack(&self) -> Vec<NodeId> {
         self.0.iter().flat_map(|(node, length)| std::iter::repeat_n(*node, usize::from(*length))).collect()
+    }
+
+    /// The home of one slot.
+    #[must_use]
+    pub fn at(&self, slot: Slot) -> Option<NodeId> {
+        let mut left = slot.0;
+        self.0
+            .iter()
+            .find(|(_, length)| {
+                let here = left < *length;
+                left = left.saturating_sub(*length);
+                here
+            })
+            .map(|(node, _)| *node)
     }
 
     /// How many slots there are.

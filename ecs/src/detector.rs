@@ -79,6 +79,8 @@ struct Watch {
     stalled: bool,
     /// Until when it counts as about to stop, if it has said so.
     draining: Option<Time>,
+    /// Whether it was told that it may.
+    relieved: bool,
     accused: Option<Time>,
     hint: Option<Time>,
     downs: Vec<Time>,
@@ -349,8 +351,21 @@ impl Detector {
     /// The server will stop in a moment.
     pub fn drain(&mut self, node: NodeId, now: Time) {
         if let Some(watch) = self.watches.get_mut(&node).filter(|watch| !watch.is_down()) {
-            watch.draining = Some(now + DRAINING);
+            (watch.draining, watch.relieved) = (Some(now + DRAINING), false);
             self.note(now, node, "is about to stop: others coordinate its slots".to_string());
+        }
+    }
+
+    /// Those that are about to stop and have not been told that they may.
+    pub fn unrelieved(&self, now: Time) -> Vec<NodeId> {
+        let waits = |watch: &Watch| watch.draining.is_some_and(|until| now < until) && !watch.relieved;
+        self.watches.iter().filter(|(_, watch)| waits(watch)).map(|(node, _)| *node).collect()
+    }
+
+    /// It was told.
+    pub fn relieve(&mut self, node: NodeId) {
+        if let Some(watch) = self.watches.get_mut(&node) {
+            watch.relieved = true;
         }
     }
 
@@ -439,6 +454,7 @@ impl Watch {
             stage,
             stalled: false,
             draining: None,
+            relieved: false,
             accused: None,
             hint: None,
             downs: Vec::new(),

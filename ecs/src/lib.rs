@@ -24,6 +24,7 @@ pub mod server;
 mod settle;
 pub mod status;
 pub mod store;
+mod whatif;
 
 pub use cli::cli;
 pub use cluster::{Cluster, Command};

@@ -18,7 +18,7 @@ impl World<'_> {
         match self.cluster.change() {
             Some(Change::Join { node, before }) => self.pursue_join(placement, *node, before),
             Some(Change::Leave { node, how, .. }) => self.pursue_leave(*node, *how),
-            Some(Change::Rebalance { .. }) => self.pursue_rebalance(placement),
+            Some(Change::Rebalance { after, .. }) => self.pursue_rebalance(placement, after),
             None => self.sweep().or_else(|| self.begin_join()).or_else(|| self.rehome()),
         }
     }
@@ -60,9 +60,36 @@ impl World<'_> {
         }
     }
 
-    fn pursue_rebalance(&self, placement: &Placement) -> Option<(Vec<Command>, String)> {
-        let moved = self.cluster.views().iter().all(|view| self.remaining_of(placement, view) == 0);
-        moved.then(|| (vec![Command::End], "rebalanced: every slot is at its new home".to_string()))
+    /// A few slots at a time: the next ones when those before are all at home.
+    fn pursue_rebalance(&self, placement: &Placement, after: &Homes) -> Option<(Vec<Command>, String)> {
+        let (homes, after) = (self.cluster.homes(), after.unpack());
+        if homes == after {
+            let moved = self.cluster.views().iter().all(|view| self.unmoved(placement, view) == 0);
+            return moved.then(|| (vec![Command::End], "rebalanced: every slot is at its new home".to_string()));
+        }
+        let moving = self.cluster.views().iter().filter(|view| self.unmoved(placement, view) > 0).count();
+        if moving > 0 || after.len() != homes.len() {
+            return None;
+        }
+        let next = planner::advance(&homes, &after, self.config.moves);
+        let plan = format!("rebalancing: {} slots move next", homes.iter().zip(&next).filter(|(a, b)| a != b).count());
+        Some((vec![Command::Homes(Homes::pack(&next))], plan))
+    }
+
+    /// What is left to do in a slot until it is as its homes say.
+    fn unmoved(&self, placement: &Placement, view: &View) -> usize {
+        let desired = placement.desired(view, &view.isr);
+        let missing = desired.iter().filter(|node| !view.isr.contains_key(node)).count();
+        missing + usize::from(desired.first().is_some_and(|home| *home != view.coordinator))
+    }
+
+    /// What begins an evening out. None if everything is even.
+    #[must_use]
+    pub fn begin_rebalance(&self) -> Option<(Vec<Command>, String)> {
+        let before = self.cluster.homes();
+        let plan = planner::balance(&before);
+        let change = Change::Rebalance { before: Homes::pack(&before), after: Homes::pack(&plan.homes) };
+        (!plan.moves.is_empty()).then(|| (vec![Command::Begin(change)], format!("rebalancing: {plan}")))
     }
 
     /// How much is left to do of the change in progress: copies to be made and given up, and slots to be handed over.
@@ -76,7 +103,6 @@ impl World<'_> {
     pub fn remaining_of(&self, placement: &Placement, view: &View) -> usize {
         let desired = placement.desired(view, &view.isr);
         let missing = || desired.iter().filter(|node| !view.isr.contains_key(node)).count();
-        let away = || usize::from(desired.first().is_some_and(|home| *home != view.coordinator));
         match self.cluster.change() {
             Some(Change::Join { node, .. }) => {
                 let homed = placement.homes().get(usize::from(view.slot.0)) == Some(node);
@@ -86,7 +112,10 @@ impl World<'_> {
             Some(Change::Leave { node, .. }) if view.isr.contains_key(node) => {
                 1 + missing() + usize::from(view.coordinator == *node)
             }
-            Some(Change::Rebalance { .. }) => missing() + away(),
+            Some(Change::Rebalance { after, .. }) => {
+                let planned = after.at(view.slot) != placement.homes().get(usize::from(view.slot.0)).copied();
+                self.unmoved(placement, view) + usize::from(planned)
+            }
             Some(Change::Leave { .. }) | None => 0,
         }
     }
@@ -95,7 +124,15 @@ impl World<'_> {
     #[must_use]
     pub fn undo(&self) -> Vec<Command> {
         let Some(change) = self.cluster.change() else { return Vec::new() };
-        let homes = self.restored(change.before(), change.joiner());
+        let mut homes = self.restored(change.before(), change.joiner());
+        if let Change::Rebalance { .. } = change {
+            // What has moved stays where it is.
+            for (view, (home, now)) in self.cluster.views().iter().zip(homes.iter_mut().zip(self.cluster.homes())) {
+                if view.coordinator == now {
+                    *home = now;
+                }
+            }
+        }
         let mut commands = vec![Command::Homes(Homes::pack(&homes)), Command::End];
         let leaver = change.leaver().and_then(|node| self.cluster.nodes().get(&node));
         if let Some(info) = leaver.filter(|info| info.state == NodeState::Leaving) {

@@ -162,6 +162,7 @@ async fn listen(node: &Arc<Node>, addr: &str, lines: &mut Lines) -> anyhow::Resu
                 node.has_left(reason);
                 return Ok(Ended::Left);
             }
+            FromEcs::Relieved => node.relieved(),
             FromEcs::Notice { text } => node.notice(text),
             FromEcs::Granted { id, granted } => node.granted(id, granted),
             FromEcs::Fenced { reason } => return refused(node, addr, &reason, true),

@@ -486,6 +486,7 @@ impl Puppet {
                 self.stopped = Some(reason.clone());
                 return Some(format!("you have left: {reason}"));
             }
+            FromEcs::Relieved => return Some("nobody can take more: stop".into()),
             FromEcs::Notice { text } => return Some(format!("notice: {text}")),
             FromEcs::Granted { granted, .. } => {
                 return Some(match granted {

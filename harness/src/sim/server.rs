@@ -537,7 +537,7 @@ impl World {
                 }
             }
             FromEcs::Left { reason } => self.fail(format!("s{s} has left, and nobody asked for it: {reason}")),
-            FromEcs::Notice { .. } | FromEcs::Granted { .. } => {}
+            FromEcs::Relieved | FromEcs::Notice { .. } | FromEcs::Granted { .. } => {}
             FromEcs::Fenced { reason } => {
                 self.fail(format!("s{s} is fenced though it is its node's only process: {reason}"));
             }

@@ -69,6 +69,8 @@ pub struct Node {
     failure: Failure,
     /// What is coordinated here is to be given to others: an orderly stop comes next.
     stepping_down: CancellationToken,
+    /// Nobody can take more of it.
+    relieved: CancellationToken,
     /// An orderly stop has begun.
     leaving: CancellationToken,
     /// Everything ends.

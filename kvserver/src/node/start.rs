@@ -62,6 +62,7 @@ impl Node {
             ecs: Mutex::new(Ecs::default()),
             failure: Failure::default(),
             stepping_down: CancellationToken::new(),
+            relieved: CancellationToken::new(),
             leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
             threads: Mutex::default(),
@@ -160,10 +161,25 @@ impl Node {
             return;
         }
         self.stepping_down.cancel();
-        let deadline = tokio::time::Instant::now() + patience;
-        while self.could_be_given() > 0 && tokio::time::Instant::now() < deadline {
+        // Nobody having said so within the time, or an ECS that died meanwhile, is no reason to stay.
+        let _relieved = tokio::time::timeout(patience, async {
+            tokio::select! {
+                () = self.relieved.cancelled() => {}
+                () = self.nothing_to_give() => {}
+            }
+        })
+        .await;
+    }
+
+    async fn nothing_to_give(&self) {
+        while self.could_be_given() > 0 {
             tokio::time::sleep(STEP_DOWN_LOOK).await;
         }
+    }
+
+    /// The ECS says that nobody can take more.
+    pub(crate) fn relieved(&self) {
+        self.relieved.cancel();
     }
 
     /// Waits until [`Node::step_down`] was called.
