@@ -536,7 +536,11 @@ impl World {
         let conn = self.new_conn(s);
         let Some(process) = self.servers[s].process.as_mut() else { return };
         (process.conn, process.welcomed) = (Some(conn), false);
-        self.send(Party::Server(s), Party::Ecs, Wire::ToEcs { conn, msg: FromServer::Register { info, cluster } });
+        self.send(
+            Party::Server(s),
+            Party::Ecs,
+            Wire::ToEcs { conn, msg: FromServer::Register { info, cluster, rejoin: false } },
+        );
         let again = self.now + self.rng.u64(300_000..900_000);
         self.queue.at(again, Event::Control { server: s, inc, conn });
     }
@@ -575,6 +579,8 @@ impl World {
                     self.fail(format!("s{s} is refused for good: {reason}"));
                 }
             }
+            FromEcs::Left { reason } => self.fail(format!("s{s} has left, and nobody asked for it: {reason}")),
+            FromEcs::Relieved | FromEcs::Notice { .. } | FromEcs::Granted { .. } => {}
             FromEcs::Fenced { reason } => {
                 self.fail(format!("s{s} is fenced though it is its node's only process: {reason}"));
             }
