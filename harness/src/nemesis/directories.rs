@@ -1,0 +1,3 @@
+//! Stub.
+use super::run::Scenario;
+pub(super) const ALL: &[Scenario] = &[];
