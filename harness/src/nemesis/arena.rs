@@ -73,7 +73,7 @@ struct Seat {
 pub struct Arena {
     program: PathBuf,
     folder: PathBuf,
-    keep: bool,
+    discarded: bool,
     network: [u8; 2],
     _claim: TcpListener,
     net: Net,
@@ -111,7 +111,7 @@ impl Arena {
         let ecs_args = ["--slots", "32", "--settle-ms", "700", "--replace-after-ms", "1500"];
         Ok(Arena {
             program: program.to_owned(),
-            keep: false,
+            discarded: false,
             network,
             _claim: claim,
             net: make(network)?,
@@ -123,15 +123,15 @@ impl Arena {
         })
     }
 
-    /// The folder of everything, which is removed in the end unless [`Arena::keep`] is called.
+    /// The folder of everything, which stays unless [`Arena::discard`] is called.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Leaves the folder for people to look at.
-    pub fn keep(&mut self) {
-        self.keep = true;
+    /// All went well: nobody will want to look at the folder.
+    pub fn discard(&mut self) {
+        self.discarded = true;
     }
 
     /// The proxies.
@@ -456,7 +456,7 @@ impl Drop for Arena {
         // Processes first: they write into the folder.
         self.servers.clear();
         self.ecs.process = None;
-        if !self.keep && !std::thread::panicking() {
+        if self.discarded {
             // What is left behind in a temporary folder does no harm.
             let _ = std::fs::remove_dir_all(&self.folder);
         }

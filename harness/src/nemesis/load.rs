@@ -148,6 +148,8 @@ impl Record {
             }
             "GET_ERROR" => Heard::Answer(Action::Get { seen: None }),
             "SERVER_STOPPED" | "SERVER_NOT_RESPONSIBLE" => Heard::Refused,
+            // A server that is short of file descriptors; it hangs up.
+            "FAILED" if reply.contains("connections are taken") => Heard::Refused,
             _ => {
                 self.odd(format!("server {server} answered get with {reply:.80}"));
                 Heard::Refused

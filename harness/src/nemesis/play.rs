@@ -95,7 +95,6 @@ impl Play {
             arena.settled(servers, HEAL)
         })();
         if let Err(error) = started {
-            arena.keep();
             return Err(error.context(format!("no cluster to begin with; logs:\n{}", arena.logs(20))));
         }
         Play::load(arena, 0)
@@ -165,9 +164,9 @@ impl Play {
         let recorded = load.stop();
         let judged = whole.and_then(|()| judge(&arena, &recorded, live, quiet));
         judged.map_err(|error| {
-            arena.keep();
             error.context(format!("{did}; left in {}; logs:\n{}", arena.folder().display(), arena.logs(25)))
         })?;
+        arena.discard();
         let (acks, reads) = recorded.counts();
         Ok(Done { did, operations: acks + reads, gap: recorded.gap() })
     }
@@ -177,8 +176,6 @@ impl Play {
 fn judge(arena: &Arena, recorded: &Recorded, live: usize, quiet: bool) -> anyhow::Result<()> {
     let copies = read_back(arena, recorded)?;
     ensure!(copies >= KEYS as usize * live.min(3), "only {copies} copies of {KEYS} keys could be read");
-    let alarms = arena.alarms();
-    ensure!(!quiet || alarms.is_empty(), "alarms: {alarms:#?}");
     let odd = recorded.odd();
     ensure!(odd.is_empty(), "odd answers: {odd:#?}");
     let (acks, reads) = recorded.counts();
@@ -188,6 +185,8 @@ fn judge(arena: &Arena, recorded: &Recorded, live: usize, quiet: bool) -> anyhow
         bail!("{} keys are not linearizable; the first:\n{first}", findings.violations.len());
     }
     ensure!(findings.undecided.is_empty(), "keys {:?} are too entangled to decide", findings.undecided);
+    let alarms = arena.alarms();
+    ensure!(!quiet || alarms.is_empty(), "alarms: {alarms:#?}");
     Ok(())
 }
 

@@ -129,7 +129,7 @@ pub fn run(scenario: &Scenario, stage: &Stage) -> Outcome {
             Ok(Done { did, operations, gap }) => {
                 outcome = Outcome { verdict: "passed", what: did, operations, gap_ms: gap.as_millis(), ..outcome };
             }
-            Err(error) => outcome = Outcome { verdict: "FAILED", what: format!("{error:?}"), ..outcome },
+            Err(error) => outcome = Outcome { verdict: "FAILED", what: format!("{error:#}"), ..outcome },
         }
     }
     outcome.seconds = began.elapsed().as_secs_f32();

@@ -91,7 +91,9 @@ impl Wires {
 
     /// From now on, bytes from `from` to `to` do this.
     pub fn set(&self, from: Who, to: Who, flow: Flow) {
-        self.rules.send_modify(|rules| drop(rules.insert((from, to), flow)));
+        self.rules.send_modify(|rules| {
+            rules.insert((from, to), flow);
+        });
     }
 
     /// The same for both directions.
