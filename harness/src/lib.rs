@@ -3,5 +3,6 @@
 pub mod bench;
 pub mod history;
 pub mod invariants;
+pub mod nemesis;
 pub mod real;
 pub mod sim;
