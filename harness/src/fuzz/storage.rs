@@ -17,7 +17,7 @@ use kvserver::storage::record::Change;
 use kvserver::storage::{CheckpointWriter, Disk as _, FileOp, Record, Role, SlotEncoder, SlotImage, recover, salvage};
 
 use super::choice;
-use super::wire::view;
+use super::wire::{crc32, view};
 
 const STORE: StoreUuid = StoreUuid(0x5107e);
 const ME: NodeId = NodeId(1);
@@ -52,7 +52,8 @@ pub(super) fn lines(data: &[u8]) {
 
 fn seal(payload: &[u8]) -> Vec<u8> {
     let mut line = Vec::new();
-    sealed::seal(&mut line, |out| out.extend_from_slice(payload));
+    // A payload is one line: nobody ever seals another.
+    sealed::seal(&mut line, |out| out.extend(payload.iter().filter(|byte| **byte != b'\n')));
     line.pop();
     line
 }
@@ -247,18 +248,10 @@ fn reseal(line: &[u8], file: &[u8]) -> Vec<u8> {
         let number = |field: &str| piece.get(field)?.as_u64().and_then(|n| usize::try_from(n).ok());
         let range = number("offset").zip(number("length"));
         if let Some(bytes) = range.and_then(|(at, length)| file.get(at..at.checked_add(length)?)) {
-            let crc = crc_of(bytes);
-            piece["crc"] = crc.into();
+            piece["crc"] = crc32(bytes).into();
         }
     }
     seal(&serde_json::to_vec(&value).unwrap_or_default())
-}
-
-/// The checksum that a sealed line of these bytes begins with.
-fn crc_of(bytes: &[u8]) -> u32 {
-    let line = seal(bytes);
-    let digits = line.get(8..16).and_then(|digits| std::str::from_utf8(digits).ok());
-    digits.and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or_default()
 }
 
 pub(super) fn checkpoint_seeds() -> Vec<Vec<u8>> {

@@ -45,7 +45,7 @@ fn frame_of(payload: &[u8]) -> Vec<u8> {
 }
 
 /// Bit by bit: of its own, so that the product's is not what the product is tested with.
-fn crc32(bytes: &[u8]) -> u32 {
+pub(super) fn crc32(bytes: &[u8]) -> u32 {
     let step = |crc: u32| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
     !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
 }
