@@ -17,6 +17,7 @@ pub mod lobby;
 pub mod logging;
 pub mod peer;
 pub mod position;
+pub mod priority;
 pub mod retry;
 pub mod ring;
 pub mod sealed;

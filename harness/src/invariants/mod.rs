@@ -8,6 +8,7 @@ mod entries;
 mod epochs;
 mod leaders;
 mod members;
+mod readers;
 
 use common::peer::{Identity, PeerMsg};
 use common::retry::RetryTable;
@@ -125,6 +126,14 @@ impl Checks {
     pub fn leads(&self, _server: usize, replica: &Replica, now: Time) -> Option<Epoch> {
         let leads = replica.is_active() && replica.may_read(now);
         leads.then(|| replica.view().map(|view| view.epoch)).flatten()
+    }
+
+    /// Whether `replica`, if it holds a lease at this moment, can know what is committed (R2).
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn reads(&self, server: usize, replica: &Replica, now: Time) -> Result<(), String> {
+        readers::check(server, replica.slot(), replica, now, self.commits.last(replica.slot()))
     }
 
     /// Looks at all copies of a slot at once (I2, I3).

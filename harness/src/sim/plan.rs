@@ -30,6 +30,8 @@ pub struct Plan {
     pub starters: usize,
     /// Slots of the ring.
     pub slots: u16,
+    /// L in milliseconds. The ECS's patience does not follow it, so a long one makes failovers outrun leases.
+    pub lease_ms: u32,
     /// Arcs per server.
     pub vnodes: u16,
     /// Clients.
@@ -71,6 +73,7 @@ impl Plan {
             servers,
             starters,
             slots: 1 << rng.u16(1..=3),
+            lease_ms: [250, 250, 250, 250, 100, 1000][rng.usize(0..6)],
             vnodes: if rng.u8(0..4) == 0 { 2 } else { 1 },
             clients: rng.usize(3..=5),
             keys: rng.u32(3..=10),

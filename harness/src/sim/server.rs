@@ -234,6 +234,7 @@ impl World {
                     self.stats.bump("asks");
                     self.to_ecs(s, FromServer::Ask(vec![ask]));
                 }
+                Action::Audited(what) => self.stats.audited(what),
                 Action::Alarm(text) => self.fail(format!("s{s} slot {slot} raises an alarm: {text}")),
             }
         }

@@ -3,7 +3,7 @@
 use common::control::FromEcs;
 use common::time::Timing;
 use common::view::ClusterRecord;
-use common::{ClusterId, NodeId, Slot, StoreUuid};
+use common::{ClusterId, Epoch, NodeId, Seq, Slot, StoreUuid};
 use kvserver::replica::{Action, Event as Happening};
 
 use super::client::Client;
@@ -68,7 +68,7 @@ impl World {
             cluster: ClusterId(0xc1),
             slots: plan.slots,
             replicas: 2,
-            lease_ms: 250,
+            lease_ms: plan.lease_ms,
             vnodes: plan.vnodes,
         };
         let servers = (0..plan.servers).map(|index| Server::new(index, &mut rng)).collect();
@@ -324,22 +324,29 @@ impl World {
     pub(super) fn check_slot(&mut self, s: usize, slot: Slot) {
         let Some(process) = self.servers[s].process.as_ref() else { return };
         let Some(replica) = process.replicas.get(usize::from(slot.0)) else { return };
-        let me = self.servers[s].identity();
+        let (me, before) = (self.servers[s].identity(), self.checks.committed(slot));
         let found = self.checks.touched(s, &me, replica);
-        if let Some(leader) = self.checks.leads(s, replica, self.local(s)) {
-            let others = (0..self.servers.len()).filter(|o| *o != s);
-            for o in others {
-                let Some(process) = self.servers[o].process.as_ref() else { continue };
-                let other = &process.replicas[usize::from(slot.0)];
-                if let Some(epoch) = self.checks.leads(o, other, self.local(o)) {
-                    let text = format!("I7: slot {slot}: s{s} at epoch {leader} and s{o} at epoch {epoch} both lead");
-                    return self.fail(text);
-                }
-            }
-        }
+        let leads = self.checks.leads(s, replica, self.local(s));
+        let found = found.and_then(|()| self.check_others(s, slot, leads, before));
         if let Err(text) = found {
             self.fail(text);
         }
+    }
+
+    /// What `s` leading its slot, or having committed something, must not coincide with elsewhere.
+    fn check_others(&self, s: usize, slot: Slot, leads: Option<Epoch>, before: Seq) -> Result<(), String> {
+        let committed = self.checks.committed(slot) > before;
+        for (o, server) in self.servers.iter().enumerate() {
+            let Some(process) = server.process.as_ref().filter(|_| leads.is_some() || committed) else { continue };
+            let other = &process.replicas[usize::from(slot.0)];
+            if committed {
+                self.checks.reads(o, other, self.local(o))?;
+            }
+            if let (Some(mine), Some(theirs)) = (leads, self.checks.leads(o, other, self.local(o)).filter(|_| o != s)) {
+                return Err(format!("I7: slot {slot}: s{s} at epoch {mine} and s{o} at epoch {theirs} both lead"));
+            }
+        }
+        Ok(())
     }
 
     /// Every copy that runs, for the checks that look at all of them.

@@ -10,6 +10,7 @@ use common::{Entry, LogId, NodeId, Op, Outcome, Rule, Seq, Time, View};
 
 use super::Setup;
 use super::action::{Action, Refusal, Reply, Token, Write, WriteOp};
+use super::audit::Audit;
 use super::lease::Leases;
 use super::log::Log;
 use super::parked::Parked;
@@ -76,8 +77,13 @@ pub(super) struct Coordinator {
     stepped_down: Option<Time>,
     /// R3.
     pub(super) rounds: Rounds,
-    /// Numbers walks.
+    /// Numbers walks and audits.
     walks: u64,
+    pub(super) audit: Option<Audit>,
+    /// Why the slot must stop, if an audit has found that nobody can tell which copy is right.
+    pub(super) condemned: Option<String>,
+    /// The last tick: one that comes late means that this server itself did not run.
+    ticked: Time,
 }
 
 /// Confirmation rounds (R3): one serves all reads that came before it began.
@@ -104,6 +110,9 @@ impl Coordinator {
             stepped_down: None,
             rounds: Rounds::default(),
             walks: ctx.view.epoch.0 << 20,
+            audit: None,
+            condemned: None,
+            ticked: ctx.now,
         };
         if !ctx.log.has_position() {
             // Only a forced recovery can name a copy that is half caught up. It has no log to serve from.
@@ -152,6 +161,7 @@ impl Coordinator {
             self.followers.insert(node, progress);
         }
         ctx.log.pin(None);
+        self.audit = None;
         for node in self.followers.keys().copied().collect::<Vec<_>>() {
             self.sync(ctx, node);
         }
@@ -159,7 +169,7 @@ impl Coordinator {
 
     pub(super) fn sync(&mut self, ctx: &mut Ctx<'_>, node: NodeId) {
         if let Some(follower) = self.followers.get_mut(&node) {
-            follower.last_send = ctx.now;
+            (follower.last_send, follower.last_sync) = (ctx.now, ctx.now);
         }
         let (lineage, end) = (ctx.log.image.lineage.clone(), ctx.log.end().seq);
         let commit = ctx.log.commit();
@@ -264,11 +274,7 @@ impl Coordinator {
         follower.streaming = false;
         match follower.standing {
             // An ISR member has every committed entry; one that does not has lost some: it must not count any longer.
-            Standing::Member | Standing::Pending { .. } => {
-                if follower.may_ask(ctx.now, &ctx.setup.timing) {
-                    ctx.ask(Change::Shrink { node });
-                }
-            }
+            Standing::Member | Standing::Pending { .. } => self.demote(ctx, node),
             Standing::Learner if self.phase == Phase::Active => self.begin_walk(ctx, node),
             Standing::Learner => {}
         }
@@ -421,6 +427,7 @@ impl Coordinator {
 
     /// Time passed.
     pub(super) fn tick(&mut self, ctx: &mut Ctx<'_>) {
+        self.excuse(ctx);
         self.chase(ctx);
         self.give_up_waiting(ctx);
         if let Phase::Released { to, asked } = self.phase
@@ -436,6 +443,15 @@ impl Coordinator {
             ctx.ask(Change::StepDown);
         }
         self.step(ctx);
+    }
+
+    /// Ticks are at most a beacon apart. After a longer pause of this very server (stopped, or starved of processor time)
+    /// what the followers said meanwhile still waits to be read: their silence counts from now on only.
+    fn excuse(&mut self, ctx: &Ctx<'_>) {
+        let last = std::mem::replace(&mut self.ticked, ctx.now);
+        if ctx.now.since(last) > ctx.setup.timing.lease {
+            self.followers.values_mut().for_each(|f| (f.heard, f.stalled) = (ctx.now, ctx.now));
+        }
     }
 
     /// C2, and everything that may have been lost on the way.
