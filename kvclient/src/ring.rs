@@ -76,7 +76,7 @@ struct Segment {
 
 /// More readers than this of one position are not kept: far more than there are copies, and an answer that names them all
 /// for every position would fill the memory.
-const READERS: usize = 32;
+pub const READERS: usize = 32;
 
 /// Who is responsible, while the circle is walked along once from its beginning.
 struct Sweep<'a> {

@@ -38,6 +38,7 @@ fn all(readers: &[Arc], position: Position) -> Vec<Address> {
         readers.iter().filter(|arc| arc.contains(position)).map(|arc| arc.address.clone()).collect();
     all.sort();
     all.dedup();
+    all.truncate(ring::READERS);
     all
 }
 
