@@ -12,7 +12,7 @@ use common::{ClusterId, NodeId, Time};
 
 use crate::change::{Change, Departed, Homes, Parting};
 use crate::cluster::Command;
-use crate::core::{Action, Conn, Ecs};
+use crate::core::{Action, Conn, Ecs, shorten};
 use crate::planner;
 
 /// Who wants to take part.
@@ -93,6 +93,7 @@ impl Ecs {
             return Err(Refusal { reason, then: Then::Stop });
         }
         self.check_departed(caller)?;
+        check_spelling(info)?;
         self.check_identity(info)?;
         self.check_addresses(info)
     }
@@ -219,5 +220,25 @@ impl Ecs {
         }
         let homes = planner::replace(&homes, old, node);
         vec![Command::Node(NodeInfo { state: NodeState::Up, ..info }), Command::Homes(Homes::pack(&homes))]
+    }
+}
+
+/// The longest host and port: a host name has 253 bytes at most.
+const LONGEST_ADDRESS: usize = 300;
+
+/// What an address is made of goes into the keyranges that clients read, and into logs: no separators, nothing endless.
+fn check_spelling(info: &NodeInfo) -> Result<(), Refusal> {
+    let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, ',' | ';' | '/');
+    let wrong = |text: &&String| text.is_empty() || text.len() > LONGEST_ADDRESS || text.contains(odd);
+    let addresses = [Some(&info.client_addr), Some(&info.peer_addr), info.admin_addr.as_ref()];
+    match addresses.into_iter().flatten().find(wrong) {
+        Some(text) => Err(Refusal {
+            reason: format!(
+                "{:?} is no address: host:port of at most {LONGEST_ADDRESS} bytes, without blanks, `,`, `;` and `/`",
+                shorten(text)
+            ),
+            then: Then::Stop,
+        }),
+        None => Ok(()),
     }
 }
