@@ -5,5 +5,6 @@ pub mod bench;
 pub mod fuzz;
 pub mod history;
 pub mod invariants;
+pub mod nemesis;
 pub mod real;
 pub mod sim;

@@ -78,7 +78,7 @@ fn other_protocols_and_internal_words_on_the_client_port_end_nothing() {
         b"GET / HTTP/1.1",
         b"PUT_FROM_COORDINATOR_1 k v",
         b"sync\r\nput_ack 1 2\r\nbeacon\r\nwalk_end",
-        b"shutdown\r\nforce-recover 3\r\nrebalance\r\nquit\r\nCONFIG SET dir /",
+        b"shutdown\r\nforce-recover 3\r\nadmin wrong leave\r\nquit\r\nCONFIG SET dir /",
         b"\0\0\0\0",
         b"\xff\xfe\xfd \xc3",
         b"\r\n\r\n\n\n\r\n ",

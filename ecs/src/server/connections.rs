@@ -154,9 +154,9 @@ async fn serve(
             let _ = pulse.send(arrival).await;
             Ok(())
         }
-        FromServer::Register { info, cluster } => {
+        FromServer::Register { info, cluster, rejoin } => {
             let conn = Conn(NUMBER.fetch_add(1, Ordering::Relaxed));
-            let ended = control(input, write, conn, Event::Register { conn, info, cluster }, shared).await;
+            let ended = control(input, write, conn, Event::Register { conn, info, cluster, rejoin }, shared).await;
             drop(permit);
             ended
         }
@@ -205,7 +205,9 @@ async fn hear(input: &mut Reader, conn: Conn, shared: &Shared) -> std::io::Resul
             FromServer::Ask(asks) => Event::Ask { conn, asks },
             FromServer::Report(report) => Event::Report { conn, report },
             FromServer::Goodbye => Event::Goodbye { conn },
-            FromServer::Register { info, cluster } => Event::Register { conn, info, cluster },
+            FromServer::Stopping => Event::Stopping { conn },
+            FromServer::Wish { id, wish } => Event::Wish { conn, id, wish },
+            FromServer::Register { info, cluster, rejoin } => Event::Register { conn, info, cluster, rejoin },
             FromServer::Heartbeat(_) => continue,
         };
         let input = match place {

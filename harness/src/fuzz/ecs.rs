@@ -61,13 +61,15 @@ impl Stage {
         let known = self.conns.get(&(bits & 3)).copied();
         let event = match (message, known) {
             (FromServer::Heartbeat(beat), _) => Event::Heartbeat(beat),
-            (FromServer::Register { info, cluster }, known) => {
+            (FromServer::Register { info, cluster, rejoin }, known) => {
                 let conn = known.unwrap_or_else(|| self.open(bits & 3));
-                Event::Register { conn, info, cluster }
+                Event::Register { conn, info, cluster, rejoin }
             }
             (FromServer::Ask(asks), Some(conn)) => Event::Ask { conn, asks },
             (FromServer::Report(report), Some(conn)) => Event::Report { conn, report },
             (FromServer::Goodbye, Some(conn)) => Event::Goodbye { conn },
+            (FromServer::Stopping, Some(conn)) => Event::Stopping { conn },
+            (FromServer::Wish { id, wish }, Some(conn)) => Event::Wish { conn, id, wish },
             // The shell hangs up.
             _ => return,
         };
@@ -137,8 +139,13 @@ pub(super) fn core_seeds() -> Vec<Vec<u8>> {
         join(&[three.clone(), beats.clone(), say(0, 1, 3), say(0, 1, 2), say(1, 2, 2)]),
         join(&[three.clone(), accuse.clone(), accuse, beats, vec![0xbc], vec![0x3d], vec![0xbe]]),
         join(&[three.clone(), register(3, 1, 2), say(0, 1, 2), say(0, 1, 5)]),
+        join(&[three.clone(), say(0, 1, 6), say(1, 2, 7), say(2, 3, 8), say(2, 3, 9), beats_of(&say)]),
         join(&[three, say(0, 1, 5), vec![0xfc], vec![0x3c, b'x'], register(0, 1, 1)]),
     ]
+}
+
+fn beats_of(say: &impl Fn(u8, u64, usize) -> Vec<u8>) -> Vec<u8> {
+    [say(0, 1, 4), say(1, 2, 4), say(2, 3, 4)].join(&b'\n')
 }
 
 /// Snapshots and logs: damaged ones, and whole lines that say impossible things.

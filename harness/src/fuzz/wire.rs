@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use bytes::{Bytes, BytesMut};
 use common::blob::Blob;
-use common::control::{Ask, Change, FromEcs, FromServer, Heartbeat, Question, Report, SlotReport};
+use common::control::{Ask, Change, FromEcs, FromServer, Granted, Heartbeat, Question, Report, SlotReport, Wish};
 use common::frame::{self, FrameError};
 use common::peer::{Beacon, BeaconAck, Grant, Hello, HelloAck, Identity, Leaf, PeerMsg, Pulse, Purpose};
 use common::retry::RetryTable;
@@ -243,12 +243,16 @@ pub(super) fn from_server(node: u64, boot: u64) -> Vec<FromServer> {
     let expand = Change::Expand { node: NodeId(2), store: StoreUuid(12), boot: BootId(1) };
     let changes = [Change::Shrink { node: NodeId(2) }, expand, Change::HandOver { to: NodeId(2) }, Change::StepDown];
     vec![
-        FromServer::Register { info: info(node, boot), cluster: None },
-        FromServer::Register { info: info(node, boot), cluster: Some(ClusterId(7)) },
+        FromServer::Register { info: info(node, boot), cluster: None, rejoin: false },
+        FromServer::Register { info: info(node, boot), cluster: Some(ClusterId(7)), rejoin: true },
         FromServer::Ask(changes.into_iter().map(|change| Ask { slot, epoch, change }).collect()),
         FromServer::Report(Report { slots: vec![report], strays: vec![(Slot(2), Epoch(1))] }),
         FromServer::Heartbeat(beat),
         FromServer::Goodbye,
+        FromServer::Stopping,
+        FromServer::Wish { id: 1, wish: Wish::Leave { force: false } },
+        FromServer::Wish { id: 2, wish: Wish::Remove { node: "127.0.0.1:5002".to_owned(), force: true } },
+        FromServer::Wish { id: 3, wish: Wish::Rebalance },
     ]
 }
 
@@ -263,6 +267,7 @@ pub(super) fn control_seeds() -> Vec<Vec<u8>> {
         FromEcs::HandOver { slots: vec![(Slot(1), Epoch(2), NodeId(3))] },
         FromEcs::Drop { slots: vec![(Slot(1), Epoch(2))] },
         FromEcs::Fenced { reason: "newer".to_owned() },
+        FromEcs::Granted { id: 1, granted: Granted::No("why".to_owned()) },
     ];
     let questions =
         [Question::Status, Question::Accuse { addr: "127.0.0.1:5001".to_owned(), why: "timeout".to_owned() }];

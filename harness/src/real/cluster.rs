@@ -217,6 +217,23 @@ impl Cluster {
         self.processes.server(number).stop(processes::STOP).expect("a child can be stopped")
     }
 
+    /// Sends SIGTERM to server `number` and waits for nothing.
+    ///
+    /// # Panics
+    /// The system refuses.
+    pub fn terminate(&mut self, number: usize) {
+        self.processes.server(number).ask_to_stop().expect("a child can be signalled");
+    }
+
+    /// Waits until server `number` has ended by itself.
+    ///
+    /// # Panics
+    /// It has not after `patience`.
+    pub fn ended(&mut self, number: usize, patience: Duration) -> ExitStatus {
+        let ended = self.processes.server(number).wait(patience);
+        ended.unwrap_or_else(|error| panic!("{error}\n{}", self.processes.logs(40)))
+    }
+
     /// Stops everything in order, servers first.
     ///
     /// # Panics

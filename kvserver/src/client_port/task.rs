@@ -63,7 +63,8 @@ enum End {
 /// Serves a client until it leaves, the socket fails, memory is needed, or the port stops.
 pub(super) async fn serve(mut stream: TcpStream, shared: &Shared) {
     tune(&stream);
-    let (session, me) = (Session::new(&shared.settings), shared.replies.register());
+    let trusted = stream.peer_addr().is_ok_and(|addr| addr.ip().to_canonical().is_loopback());
+    let (session, me) = (Session::new(&shared.settings, trusted), shared.replies.register());
     let account = shared.memory.account(me.conn());
     let mut connection = Connection { session, shared, me, account, moved: 0, replies: Vec::new() };
     let ended = connection.run(&mut stream).await;

@@ -6,7 +6,7 @@ use common::control::{Ask, Change};
 use common::peer::{Beacon, Grant, PeerMsg};
 use common::retry::{FORGOTTEN, Known};
 use common::view::Part;
-use common::{Entry, LogId, NodeId, Op, Outcome, Rule, Seq, Time, View};
+use common::{Entry, LogId, NodeId, Op, Outcome, Rule, Seq, Switches, Time, View};
 
 use super::Setup;
 use super::action::{Action, Refusal, Reply, Token, Write, WriteOp};
@@ -102,7 +102,7 @@ impl Coordinator {
             phase: Phase::Recovering,
             followers: BTreeMap::new(),
             active_from: ctx.leases.active_from(ctx.view, ctx.setup),
-            view_mark: ctx.log.mark(),
+            view_mark: if ctx.off(Rule::ForgetView) { 0 } else { ctx.log.mark() },
             waiting: BTreeMap::new(),
             parked: Parked::default(),
             writable,
@@ -125,10 +125,10 @@ impl Coordinator {
     }
 
     /// L4: whether this coordinator may stay what it is in `view`.
-    pub(super) fn continues(&self, old: &View, view: &View) -> bool {
+    pub(super) fn continues(&self, old: &View, view: &View, switches: Switches) -> bool {
         let kept = |node: &NodeId| *node == old.coordinator || self.followers.get(node).is_some_and(Progress::required);
         self.phase != Phase::Recovering
-            && view.previous == old.epoch
+            && (view.previous == old.epoch || switches.off(Rule::LeapEpoch))
             && view.coordinator == old.coordinator
             && view.coordinator_boot == old.coordinator_boot
             && view.isr.keys().all(kept)
@@ -187,13 +187,15 @@ impl Coordinator {
         }
         let narrow = setup.switches.off(Rule::NarrowLease);
         let counted = self.required().filter(|(_, f)| !narrow || f.standing == Standing::Member);
-        let until = |f: &Progress| f.beacon_acked.map_or(Time::ZERO, |sent| sent + setup.timing.held());
+        let until = |f: &Progress| f.beacon_acked.map_or(Time::ZERO, |sent| sent + setup.held());
         counted.map(|(_, f)| until(f)).min().unwrap_or(Time::MAX)
     }
 
     /// Whether reads may be answered from the committed map now.
     pub(super) fn may_read(&self, now: Time, setup: &Setup) -> bool {
-        matches!(self.phase, Phase::Active | Phase::Draining { .. }) && now < self.lease_until(setup)
+        let released = matches!(self.phase, Phase::Released { .. }) && setup.switches.off(Rule::ReadReleased);
+        let serves = matches!(self.phase, Phase::Active | Phase::Draining { .. }) || released;
+        serves && now < self.lease_until(setup)
     }
 
     /// A client's write: proposed, parked or refused.
@@ -215,15 +217,15 @@ impl Coordinator {
 
     fn propose(&mut self, ctx: &mut Ctx<'_>, write: Write, token: Token) {
         if let Some(request) = &write.request {
-            if let Some(seq) = ctx.log.in_flight(request) {
+            if let Some(seq) = ctx.log.in_flight(request).filter(|_| !ctx.off(Rule::RetryInFlight)) {
                 self.waiting.entry(seq).or_default().push((token, ctx.now));
                 return;
             }
             let reply = match ctx.log.image.retries.lookup(request) {
                 Known::Done(outcome) => Some(Reply::Written(outcome)),
-                Known::Forgotten => Some(Reply::Unknown(FORGOTTEN)),
-                Known::Stranger if write.retry => Some(Reply::Unknown(FORGOTTEN)),
-                Known::Stranger | Known::Never => None,
+                Known::Forgotten if !ctx.off(Rule::RetryForgotten) => Some(Reply::Unknown(FORGOTTEN)),
+                Known::Stranger if write.retry && !ctx.off(Rule::RetryStranger) => Some(Reply::Unknown(FORGOTTEN)),
+                Known::Forgotten | Known::Stranger | Known::Never => None,
             };
             if let Some(reply) = reply {
                 ctx.out.push(Action::Reply { token, reply });
@@ -560,7 +562,8 @@ impl Coordinator {
     /// R3: joins the round that begins after now; returns its number.
     pub(super) fn join_round(&mut self, ctx: &mut Ctx<'_>) -> u64 {
         if self.rounds.latest > self.rounds.confirmed {
-            return self.rounds.latest + 1;
+            // Answers to the open round may have been given before this read came.
+            return self.rounds.latest + u64::from(!ctx.off(Rule::StaleRound));
         }
         self.begin_round(ctx);
         self.rounds.latest
