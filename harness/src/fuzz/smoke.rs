@@ -54,8 +54,8 @@ pub fn kept(name: &str) -> Vec<Vec<u8>> {
 /// What the system says.
 pub fn put_seeds(target: &Target, folder: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
-    let seeds = (target.seeds)().into_iter().enumerate();
-    seeds.map(|(number, seed)| std::fs::write(folder.join(format!("seed-{number}")), seed)).collect()
+    let mut seeds = (target.seeds)().into_iter().enumerate();
+    seeds.try_for_each(|(number, seed)| std::fs::write(folder.join(format!("seed-{number}")), seed))
 }
 
 /// Runs a target; returns how many inputs it took.

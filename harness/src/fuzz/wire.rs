@@ -146,7 +146,7 @@ pub(super) fn view(slot: u16, epoch: u64, coordinator: u64) -> View {
         isr: [1, 2].map(|node| (NodeId(node), StoreUuid(u128::from(node) + 10))).into(),
         targets: vec![NodeId(1), NodeId(2), NodeId(3)],
         home: NodeId(1),
-        released: (epoch % 2 == 0).then_some(Epoch(epoch - 1)),
+        released: epoch.is_multiple_of(2).then_some(Epoch(epoch - 1)),
     }
 }
 
