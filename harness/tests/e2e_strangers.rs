@@ -78,7 +78,7 @@ fn other_protocols_and_internal_words_on_the_client_port_end_nothing() {
         b"GET / HTTP/1.1",
         b"PUT_FROM_COORDINATOR_1 k v",
         b"sync\r\nput_ack 1 2\r\nbeacon\r\nwalk_end",
-        b"shutdown\r\nforce-recover 3\r\nrebalance\r\nquit\r\nCONFIG SET dir /",
+        b"shutdown\r\nforce-recover 3\r\nadmin wrong leave\r\nquit\r\nCONFIG SET dir /",
         b"\0\0\0\0",
         b"\xff\xfe\xfd \xc3",
         b"\r\n\r\n\n\n\r\n ",
@@ -225,7 +225,8 @@ fn strangers_and_ten_thousand_accusations_at_the_ecs_evict_nobody() {
     let stranger = NodeInfo { node: NodeId(99), client_addr: "h:9".into(), peer_addr: "h:10".into(), ..info.clone() };
     let evil = NodeInfo { client_addr: format!("x,0,{},evil:1;", "f".repeat(32)), ..stranger.clone() };
     for (info, other) in [(stranger, Some(ClusterId(5))), (evil, None)] {
-        let answer = exchange(cluster.ecs(), &line(&FromServer::Register { info, cluster: other, rejoin: false }), true);
+        let answer =
+            exchange(cluster.ecs(), &line(&FromServer::Register { info, cluster: other, rejoin: false }), false);
         assert!(String::from_utf8_lossy(&answer).contains("refused"), "{}", answer.escape_ascii());
     }
     // Heartbeats of processes that are not: ignored.

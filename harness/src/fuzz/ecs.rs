@@ -139,8 +139,13 @@ pub(super) fn core_seeds() -> Vec<Vec<u8>> {
         join(&[three.clone(), beats.clone(), say(0, 1, 3), say(0, 1, 2), say(1, 2, 2)]),
         join(&[three.clone(), accuse.clone(), accuse, beats, vec![0xbc], vec![0x3d], vec![0xbe]]),
         join(&[three.clone(), register(3, 1, 2), say(0, 1, 2), say(0, 1, 5)]),
+        join(&[three.clone(), say(0, 1, 6), say(1, 2, 7), say(2, 3, 8), say(2, 3, 9), beats_of(&say)]),
         join(&[three, say(0, 1, 5), vec![0xfc], vec![0x3c, b'x'], register(0, 1, 1)]),
     ]
+}
+
+fn beats_of(say: &impl Fn(u8, u64, usize) -> Vec<u8>) -> Vec<u8> {
+    [say(0, 1, 4), say(1, 2, 4), say(2, 3, 4)].join(&b'\n')
 }
 
 /// Snapshots and logs: damaged ones, and whole lines that say impossible things.

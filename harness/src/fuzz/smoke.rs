@@ -48,6 +48,16 @@ pub fn kept(name: &str) -> Vec<Vec<u8>> {
     paths.iter().map(|path| std::fs::read(path).expect("a readable corpus")).collect()
 }
 
+/// Writes a target's seeds into a folder, for an engine that takes its first inputs from files.
+///
+/// # Errors
+/// What the system says.
+pub fn put_seeds(target: &Target, folder: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let mut seeds = (target.seeds)().into_iter().enumerate();
+    seeds.try_for_each(|(number, seed)| std::fs::write(folder.join(format!("seed-{number}")), seed))
+}
+
 /// Runs a target; returns how many inputs it took.
 ///
 /// # Panics

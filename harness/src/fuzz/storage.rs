@@ -105,7 +105,7 @@ fn entry(slot: u16, seq: u64) -> Entry {
     let key = Bytes::from(if seq == 4 { vec![0xff, b'k'] } else { format!("key{slot}{}", seq % 3).into_bytes() });
     let value = Bytes::from(if seq == 5 { vec![0x80; 9] } else { format!("value {slot} \"{seq}\"").into_bytes() });
     let op = if seq == 6 { Op::Delete { key } } else { Op::Put { key, value } };
-    let request = (seq % 2 == 0).then_some(RequestId { client: ClientId(9), seq, lowest_unacked: seq });
+    let request = seq.is_multiple_of(2).then_some(RequestId { client: ClientId(9), seq, lowest_unacked: seq });
     Entry { id: LogId { epoch: Epoch(4), seq: Seq(seq) }, op, outcome: Outcome::Created, request }
 }
 

@@ -89,6 +89,7 @@ pub(super) fn request_seeds() -> Vec<Vec<u8>> {
         b"req 0000019a00000000 7 5 put k v\r\nreq 1 2 1 retry putb 1 2\r\nkvv",
         b"req 1 18446744073709551615 18446744073709551615 delete k\r\n",
         b"keyrange\r\nkeyrange_read\r\necs\r\nstatus\r\n",
+        b"leave\r\nremove h:1\r\nadmin token leave force\r\nchange\r\nplan h:1\r\nrebalance\r\ncancel\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         b"POST / HTTP/1.1\r\n",
         b"putb 5 99\r\nkkkkkvvvvvget k\r\n",

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use bytes::{Bytes, BytesMut};
 use common::blob::Blob;
-use common::control::{Ask, Change, FromEcs, FromServer, Heartbeat, Question, Report, SlotReport};
+use common::control::{Ask, Change, FromEcs, FromServer, Granted, Heartbeat, Question, Report, SlotReport, Wish};
 use common::frame::{self, FrameError};
 use common::peer::{Beacon, BeaconAck, Grant, Hello, HelloAck, Identity, Leaf, PeerMsg, Pulse, Purpose};
 use common::retry::RetryTable;
@@ -146,7 +146,7 @@ pub(super) fn view(slot: u16, epoch: u64, coordinator: u64) -> View {
         isr: [1, 2].map(|node| (NodeId(node), StoreUuid(u128::from(node) + 10))).into(),
         targets: vec![NodeId(1), NodeId(2), NodeId(3)],
         home: NodeId(1),
-        released: (epoch % 2 == 0).then_some(Epoch(epoch - 1)),
+        released: epoch.is_multiple_of(2).then_some(Epoch(epoch - 1)),
     }
 }
 
@@ -249,6 +249,10 @@ pub(super) fn from_server(node: u64, boot: u64) -> Vec<FromServer> {
         FromServer::Report(Report { slots: vec![report], strays: vec![(Slot(2), Epoch(1))] }),
         FromServer::Heartbeat(beat),
         FromServer::Goodbye,
+        FromServer::Stopping,
+        FromServer::Wish { id: 1, wish: Wish::Leave { force: false } },
+        FromServer::Wish { id: 2, wish: Wish::Remove { node: "127.0.0.1:5002".to_owned(), force: true } },
+        FromServer::Wish { id: 3, wish: Wish::Rebalance },
     ]
 }
 
@@ -263,6 +267,7 @@ pub(super) fn control_seeds() -> Vec<Vec<u8>> {
         FromEcs::HandOver { slots: vec![(Slot(1), Epoch(2), NodeId(3))] },
         FromEcs::Drop { slots: vec![(Slot(1), Epoch(2))] },
         FromEcs::Fenced { reason: "newer".to_owned() },
+        FromEcs::Granted { id: 1, granted: Granted::No("why".to_owned()) },
     ];
     let questions =
         [Question::Status, Question::Accuse { addr: "127.0.0.1:5001".to_owned(), why: "timeout".to_owned() }];

@@ -49,7 +49,7 @@ impl Server {
         stream.shutdown().await.unwrap();
         let mut answers = Vec::new();
         within(stream.read_to_end(&mut answers)).await.unwrap();
-        answers.escape_ascii().to_string().replace("\\r\\n", "\n").replace("\\\"", "\"")
+        answers.escape_ascii().to_string().replace("\\r\\n", "\n").replace("\\\"", "\"").replace("\\'", "'")
     }
 
     async fn still_serves(&self) {
