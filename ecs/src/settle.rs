@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use common::control::FromEcs;
 use common::view::{NodeState, View};
-use common::{NodeId, Slot, Time};
+use common::{NodeId, Rule, Slot, Time};
 
-use crate::cluster::{Cluster, Command, Proposal};
+use crate::cluster::{Cluster, Command, Effects, Proposal};
 use crate::core::{Action, Conn, Ecs};
 use crate::director::{Placement, Sketch, World};
 
@@ -87,13 +87,23 @@ impl Ecs {
         for text in reasons.into_iter().chain(summary(&before, &self.cluster, &effects.slots)) {
             out.push(Action::Log { level: log::Level::Info, text });
         }
-        out.push(Action::Persist(command));
-        if effects.is_empty() {
-            return;
+        // Nobody is told what may be forgotten: what follows waits until this is on disk.
+        let first = !self.switches.off(Rule::TellFirst);
+        if first {
+            out.push(Action::Persist(command.clone()));
         }
+        if !effects.is_empty() {
+            self.tell(now, &effects, out);
+        }
+        if !first {
+            out.push(Action::Persist(command));
+        }
+    }
+
+    fn tell(&mut self, now: Time, effects: &Effects, out: &mut Vec<Action>) {
         self.changed = now;
         effects.gone.iter().for_each(|node| self.farewell(*node, out));
-        let delta = self.cluster.delta(&effects);
+        let delta = self.cluster.delta(effects);
         let tell = |conn: &Conn| Action::Send { conn: *conn, msg: FromEcs::Update(delta.clone()) };
         out.extend(self.conns.keys().map(tell));
     }

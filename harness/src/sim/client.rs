@@ -170,7 +170,7 @@ impl World {
         };
         let server = current.server;
         self.send(Party::Client(c), Party::Server(server), Wire::Request(request));
-        let patience = self.rng.u64(250_000..2_500_000);
+        let patience = self.rng.u64(self.plan.patience.clone());
         self.queue.at(self.now + patience, Event::Client { client: c, serial });
     }
 

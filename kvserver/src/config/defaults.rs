@@ -43,5 +43,7 @@ pub(super) const TUM_GREETING: &str = "Connection to Annulus established";
 pub(super) const CHECKPOINT_SECONDS: u64 = crate::storage::store::DUE_AFTER.as_secs();
 /// Minutes, so that a large share can be handed over; whoever waits sees the progress.
 pub(super) const LEAVE_SECONDS: u64 = 600;
+/// Every copy is hashed once in five minutes: a million records cost a few hundredths of a second of each server then.
+pub(super) const AUDIT_SECONDS: u64 = 300;
 /// The journal is trimmed by its size all the same.
 pub(super) const HIGHEST_CHECKPOINT_SECONDS: u64 = 86_400;

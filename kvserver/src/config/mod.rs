@@ -58,6 +58,8 @@ pub struct Config {
     pub rejoin: bool,
     /// What lets clients from elsewhere ask for changes of membership.
     pub admin_token: Option<String>,
+    /// How long a round of comparing all copies takes, if they are compared.
+    pub audit_every: Option<Duration>,
     /// Start on a damaged directory.
     pub salvage: bool,
     /// A cache size or strategy was given, which changes nothing.
@@ -133,6 +135,7 @@ fn validate(raw: Raw) -> Result<Config, String> {
         leave: raw.leave.then(|| Duration::from_secs(raw.leave_seconds)),
         rejoin: raw.rejoin,
         admin_token: raw.admin_token,
+        audit_every: (raw.audit_seconds > 0).then(|| Duration::from_secs(raw.audit_seconds)),
         salvage: raw.salvage,
         cache_flags: raw.cache_size.is_some() || raw.cache_strategy.is_some(),
     })
