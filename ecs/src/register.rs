@@ -77,7 +77,18 @@ impl Ecs {
         self.detector.registered(node, boot, conn, now);
         self.settle(now, commands, BTreeMap::new(), out);
         self.welcome(now, conn, node, boot, out);
+        self.tell_to_wait(conn, node, out);
         self.wake(now);
+    }
+
+    /// One change at a time: whoever comes in the middle of another is told what it waits for.
+    fn tell_to_wait(&self, conn: Conn, node: NodeId, out: &mut Vec<Action>) {
+        let waits = self.cluster.nodes().get(&node).is_some_and(|info| info.state == NodeState::Joining);
+        let other = self.cluster.change().filter(|change| waits && change.node() != Some(node));
+        if let Some(change) = other {
+            let text = format!("{} is in progress: your join waits for it", change.name());
+            out.push(Action::Send { conn, msg: FromEcs::Notice { text } });
+        }
     }
 
     fn admissible(&self, caller: &Caller) -> Result<(), Refusal> {
