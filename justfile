@@ -35,8 +35,12 @@ fuzz target seconds="60" *flags:
 survive *file:
     cargo run --release -p harness --bin survive -- {{file}}
 
+# How evenly keys fall on 3 to 20 servers, with and without virtual nodes, and after failures.
+balance *args:
+    cargo run --release -p harness --bin balance -- {{args}}
+
 # What the table of faults promises, on real processes (20 minutes): all scenarios, or those named. `--list` shows them.
-nemesis *args="--all":
+nemesis *args="--all --jobs 2":
     cargo run --release -p harness --bin nemesis -- {{args}}
 
 # Annulus and its peers in turn, with ratios. Peers that are not installed are named and skipped.
