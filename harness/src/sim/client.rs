@@ -235,7 +235,9 @@ impl World {
                 Some(seen) => self.done(c, op, server, Action::Get { seen: Some(seen) }),
                 None => self.fail(format!("c{c} op {op} reads {value:?} from s{server}, which nobody wrote")),
             },
-            Reply::Page(_) => self.fail(format!("c{c} op {op} is answered with a page, which nobody asked for")),
+            Reply::Page(_) | Reply::Swapped(_) | Reply::Extent(_) | Reply::Told(_) => {
+                self.fail(format!("c{c} op {op} is answered with {reply:?}, which nobody asked for"));
+            }
             Reply::Refused(Refusal::NotResponsible) => {
                 self.stats.bump("refused: not responsible");
                 self.learn(c, server);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use common::Time;
 use common::control::Wish;
 use common::position::Position;
+use common::text::Whole;
 
 use crate::node::Node;
 use crate::replica::{Read, Scan, Token, Write};
@@ -44,6 +45,15 @@ impl Backend {
             Backend::Node(node) => node.write(now, write, token),
             #[cfg(test)]
             Backend::Stub(stub) => stub.write(write, token),
+        }
+    }
+
+    /// Starts a question about the whole cluster; its answer comes to the connection's inbox.
+    pub(super) fn question(&self, whole: &Whole<'_>, token: Token) {
+        match self {
+            Backend::Node(node) => node.question(whole, token),
+            #[cfg(test)]
+            Backend::Stub(stub) => stub.question(whole, token),
         }
     }
 
