@@ -24,12 +24,7 @@ pub(super) const ALL: &[Scenario] = &[
 ];
 
 /// Sets links as `cut` says, lets the clients go on, keeps it so for a while, and opens all links.
-fn with_links(
-    stage: &Stage,
-    servers: usize,
-    did: &str,
-    cut: impl FnOnce(&Arena, &[usize]),
-) -> anyhow::Result<Done> {
+fn with_links(stage: &Stage, servers: usize, did: &str, cut: impl FnOnce(&Arena, &[usize])) -> anyhow::Result<Done> {
     let play = Play::wired(stage, servers)?;
     let members = play.members(0)?;
     let before = play.arena.wires().stopped();

@@ -92,7 +92,8 @@ fn ecs_disk_full(stage: &Stage) -> anyhow::Result<Done> {
     }
     play.goes_on()?;
     play.arena.start(victim)?;
-    let did = stopped.map_or_else(|| "it went on".to_owned(), |end| format!("it ended with {end} and was started again"));
+    let did =
+        stopped.map_or_else(|| "it went on".to_owned(), |end| format!("it ended with {end} and was started again"));
     let done = play.end(3, format!("filled the ecs's disk, killed a server: {did}"));
     drop(mount);
     done
@@ -215,7 +216,8 @@ fn no_descriptors(stage: &Stage) -> anyhow::Result<Done> {
     play.arena.start_under(2, &Wrap::under(["prlimit", "--nofile=64:64"]))?;
     play.arena.settled(3, HEAL)?;
     let address = play.arena.address(2);
-    let crowd: Vec<Text> = (0..200).filter_map(|_| Text::connect_within(&address, Duration::from_secs(2)).ok()).collect();
+    let crowd: Vec<Text> =
+        (0..200).filter_map(|_| Text::connect_within(&address, Duration::from_secs(2)).ok()).collect();
     play.goes_on()?;
     let ended = play.arena.process(2)?.try_ended()?;
     ensure!(ended.is_none(), "it ended without descriptors ({ended:?}):\n{}", play.arena.said(2)?);

@@ -129,7 +129,10 @@ fn ecs_killed_in_join(stage: &Stage) -> anyhow::Result<Done> {
     }
     ensure!(!hit.is_empty(), "the ecs never reached any of the syncs {points:?}");
     let live = 2 + points.len();
-    play.end(live, format!("killed the ecs before its sync number {hit:?} while a server joined; all {live} servers joined"))
+    play.end(
+        live,
+        format!("killed the ecs before its sync number {hit:?} while a server joined; all {live} servers joined"),
+    )
 }
 
 /// The last in-sync copies are gone, one that missed writes is there: an error, never "not found".
@@ -159,7 +162,12 @@ fn only_out_of_sync_left(stage: &Stage) -> anyhow::Result<Done> {
         play.arena.start(*other)?;
     }
     let slots = &unavailable["slots"]["unavailable"];
-    play.end(3, format!("left only an out-of-sync copy: {refusals} reads refused, {slots} slots unavailable; a client: {error}"))
+    play.end(
+        3,
+        format!(
+            "left only an out-of-sync copy: {refusals} reads refused, {slots} slots unavailable; a client: {error}"
+        ),
+    )
 }
 
 /// What the product's client says when a get finds nobody.

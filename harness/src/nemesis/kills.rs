@@ -139,7 +139,10 @@ fn acked_before_commit_known(stage: &Stage) -> anyhow::Result<Done> {
         for member in [first, second] {
             let mut text = Text::connect(&play.arena.address(member))?;
             let wanted = format!("GET_SUCCESS {key} known");
-            ensure!(until(HEAL, || text.ask(&format!("get {key}")).is_ok_and(|reply| reply == wanted)), "{key} is lost");
+            ensure!(
+                until(HEAL, || text.ask(&format!("get {key}")).is_ok_and(|reply| reply == wanted)),
+                "{key} is lost"
+            );
         }
         play.arena.start(coordinator)?;
         play.arena.settled(3, HEAL)?;

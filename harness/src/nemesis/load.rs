@@ -137,7 +137,13 @@ impl Record {
     }
 
     /// One get of a text client, recorded.
-    pub fn text_get(&self, text: &mut Text, client: u32, server: u32, key: u32) -> Result<Option<String>, std::io::Error> {
+    pub fn text_get(
+        &self,
+        text: &mut Text,
+        client: u32,
+        server: u32,
+        key: u32,
+    ) -> Result<Option<String>, std::io::Error> {
         let id = self.call(client, key, |_| Action::Get { seen: None });
         let reply = text.ask(&format!("get {}", name(key)))?;
         let word = reply.split(' ').next().unwrap_or_default();

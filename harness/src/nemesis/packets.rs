@@ -79,7 +79,10 @@ fn flapping(stage: &Stage) -> anyhow::Result<Done> {
         std::thread::sleep(Duration::from_millis(500));
     }
     ensure!(play.load.acks() > 200, "only {} writes went through", play.load.acks());
-    play.end(3, format!("dropped all packets between a coordinator and a member every other half second, {rounds} times"))
+    play.end(
+        3,
+        format!("dropped all packets between a coordinator and a member every other half second, {rounds} times"),
+    )
 }
 
 /// Every twentieth packet is lost, everywhere.

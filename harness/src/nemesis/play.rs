@@ -182,6 +182,8 @@ fn judge(arena: &Arena, recorded: &Recorded, live: usize, quiet: bool) -> anyhow
     ensure!(acks + reads >= FEWEST, "only {acks} writes and {reads} reads: that proves nothing");
     let findings = history::check(&recorded.history());
     if let Some(first) = findings.violations.first() {
+        let all: String = recorded.history().ops().iter().map(|op| format!("{op:?}\n")).collect();
+        std::fs::write(arena.folder().join("history"), all)?;
         bail!("{} keys are not linearizable; the first:\n{first}", findings.violations.len());
     }
     ensure!(findings.undecided.is_empty(), "keys {:?} are too entangled to decide", findings.undecided);

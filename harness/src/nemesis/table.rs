@@ -22,7 +22,10 @@ const fn line(fault: &'static str, scenarios: &'static [&'static str]) -> Line {
 
 /// Every line of the table, in its order.
 pub const LINES: &[Line] = &[
-    line("coordinator killed after sending an entry to one member and not the other", &["sent-to-one-member", "killed-at-send"]),
+    line(
+        "coordinator killed after sending an entry to one member and not the other",
+        &["sent-to-one-member", "killed-at-send"],
+    ),
     line(
         "killed after all acknowledgements, before the reply, or before the others know of the commit",
         &["acked-before-reply", "acked-before-commit-known", "killed-at-sync", "killed-at-journal-write"],
