@@ -15,6 +15,7 @@ pub mod lineage;
 pub mod logging;
 pub mod peer;
 pub mod position;
+pub mod priority;
 pub mod retry;
 pub mod ring;
 pub mod sealed;

@@ -27,11 +27,38 @@ pub enum Rule {
     DirtyRead,
     DirtyOld,
     ClaimKept,
+    NoCas,
+    TellFirst,
+    ForgetView,
+    CommitBlind,
+    IgnoreBehind,
+    LateCount,
+    LateHold,
+    NoDrift,
+    OldGrant,
+    LeapEpoch,
+    AnyRelease,
+    ReadReleased,
+    BusyHandover,
+    LazyConfirm,
+    StaleRound,
+    RetryInFlight,
+    RetryForgotten,
+    RetryStranger,
+    ExpandStale,
+    StaleDrop,
+    WalkBlind,
+    WalkUnchecked,
+    ActOnOld,
+    NoRecoverySync,
+    KeepStore,
+    NoSyncedLine,
+    KeepCondemned,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Rule; 20] = [
+    pub const ALL: [Rule; 47] = [
         Rule::NoFsync,
         Rule::NoFence,
         Rule::NoEpochMatch,
@@ -52,7 +79,53 @@ impl Rule {
         Rule::DirtyRead,
         Rule::DirtyOld,
         Rule::ClaimKept,
+        Rule::NoCas,
+        Rule::TellFirst,
+        Rule::ForgetView,
+        Rule::CommitBlind,
+        Rule::IgnoreBehind,
+        Rule::LateCount,
+        Rule::LateHold,
+        Rule::NoDrift,
+        Rule::OldGrant,
+        Rule::LeapEpoch,
+        Rule::AnyRelease,
+        Rule::ReadReleased,
+        Rule::BusyHandover,
+        Rule::LazyConfirm,
+        Rule::StaleRound,
+        Rule::RetryInFlight,
+        Rule::RetryForgotten,
+        Rule::RetryStranger,
+        Rule::ExpandStale,
+        Rule::StaleDrop,
+        Rule::WalkBlind,
+        Rule::WalkUnchecked,
+        Rule::ActOnOld,
+        Rule::NoRecoverySync,
+        Rule::KeepStore,
+        Rule::NoSyncedLine,
+        Rule::KeepCondemned,
     ];
+
+    /// Its name in the documentation: `no_fsync` for [`Rule::NoFsync`].
+    #[must_use]
+    pub fn name(self) -> String {
+        let mut name = String::new();
+        for letter in format!("{self:?}").chars() {
+            if letter.is_ascii_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.push(letter.to_ascii_lowercase());
+        }
+        name
+    }
+
+    /// The rule of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Rule> {
+        Self::ALL.into_iter().find(|rule| rule.name() == name)
+    }
 }
 
 /// Which rules are off.
@@ -81,5 +154,17 @@ impl Switches {
             let _ = rule;
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_the_documentations() {
+        assert_eq!(Rule::NoFsync.name(), "no_fsync");
+        assert_eq!(Rule::ContNoHold.name(), "cont_no_hold");
+        assert!(Rule::ALL.into_iter().all(|rule| Rule::named(&rule.name()) == Some(rule)));
     }
 }

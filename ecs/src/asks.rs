@@ -26,10 +26,11 @@ impl Ecs {
         let cut_off = self.cut_off(now, asker, asks, out);
         let world = self.world(now);
         let placement = Placement::of(&world);
+        let same = |epoch, ask: &Ask| epoch == ask.epoch || world.switches.off(Rule::NoCas);
         let (mut sketches, mut stale) = (BTreeMap::new(), false);
         for ask in asks {
             let current =
-                |view: &&View| view.epoch == ask.epoch && view.coordinator == asker && view.coordinator_boot == boot;
+                |view: &&View| same(view.epoch, ask) && view.coordinator == asker && view.coordinator_boot == boot;
             let Some(view) = world.cluster.view(ask.slot).filter(current) else {
                 stale = true;
                 continue;
@@ -93,11 +94,15 @@ impl Request<'_> {
     /// The view as it is to be, or None: refused, and the asker's view stands.
     fn answer(&self, sketch: Sketch, change: Change) -> Option<Sketch> {
         // A hand-over changes nothing else; whoever asks for both has its other wish asked again at the next epoch.
-        if sketch.released {
+        if sketch.released && !self.world.switches.off(Rule::BusyHandover) {
             return None;
         }
         match change {
-            Change::Shrink { node } => self.shrink(sketch, node),
+            Change::Shrink { node } if self.cut_off && sketch.isr.contains_key(&node) => {
+                // Alone against all of its replicas: they go on without it.
+                if node == sketch.coordinator { None } else { self.step_down(sketch) }
+            }
+            Change::Shrink { node } | Change::Demote { node } => self.shrink(sketch, node),
             Change::Expand { node, store, boot } => self.expand(sketch, node, store, boot),
             Change::HandOver { to } => Some(self.hand_over(sketch, to)),
             Change::StepDown => self.step_down(sketch),
@@ -108,10 +113,6 @@ impl Request<'_> {
     fn shrink(&self, mut sketch: Sketch, node: NodeId) -> Option<Sketch> {
         if node == sketch.coordinator {
             return None;
-        }
-        if self.cut_off && sketch.isr.contains_key(&node) {
-            // Alone against all of its replicas: they go on without it.
-            return self.step_down(sketch);
         }
         if !self.world.switches.off(Rule::DropPending) || sketch.isr.contains_key(&node) {
             sketch.forced = true;
@@ -126,7 +127,8 @@ impl Request<'_> {
             return None;
         }
         sketch.forced = true;
-        if info.store != store || info.boot != boot {
+        let current = info.store == store && info.boot == boot;
+        if !current && !self.world.switches.off(Rule::ExpandStale) {
             // The asker knows the learner from an earlier start, and would ask for that one again and again. A fresh view
             // makes the two meet anew.
             return Some(sketch);
@@ -138,7 +140,8 @@ impl Request<'_> {
     /// Always a new view: the asker has stopped and waits for one.
     fn hand_over(&self, mut sketch: Sketch, to: NodeId) -> Sketch {
         let ready = sketch.isr.get(&to).is_some_and(|store| self.world.capable(to, *store));
-        if ready && to != sketch.coordinator && !sketch.forced {
+        let alone = !sketch.forced || self.world.switches.off(Rule::BusyHandover);
+        if ready && to != sketch.coordinator && alone {
             sketch.coordinator = to;
             sketch.released = true;
         }

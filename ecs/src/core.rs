@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use common::control::{FromEcs, Heartbeat, Report};
 use common::view::NodeState;
-use common::{BootId, Epoch, NodeId, Slot, Switches, Time};
+use common::{BootId, Epoch, NodeId, Rule, Slot, Switches, Time};
 
 pub use crate::border::{Action, Config, Conn, Event, Probed};
 use crate::cluster::{Cluster, Command};
 use crate::detector::{Detector, Finding, Incident};
 use crate::director::{Placement, World};
 use crate::handover::Order;
+use crate::pace::{Deferred, Pace};
+use crate::register::Caller;
 use crate::reports::Reports;
 
 /// A server whose metadata is older than this for longer than this gets all of it.
@@ -36,13 +38,19 @@ pub struct Ecs {
     pub(crate) detector: Detector,
     pub(crate) reports: Reports,
     pub(crate) conns: BTreeMap<Conn, Peer>,
-    switches: Switches,
+    pub(crate) switches: Switches,
     /// Hand-overs that were ordered of late.
     pub(crate) orders: BTreeMap<Slot, Order>,
     /// When each slot was last ordered to move.
     pub(crate) waits: BTreeMap<Slot, Time>,
     /// Whom each coordinator lately called silent.
     pub(crate) accusations: BTreeMap<NodeId, BTreeMap<NodeId, Time>>,
+    /// How the change in progress gets on.
+    pub(crate) pace: Option<Pace>,
+    /// How the last change ended.
+    pub(crate) last: Option<String>,
+    /// Joiners whose join was undone.
+    pub(crate) deferred: BTreeMap<NodeId, Deferred>,
     /// Why this ECS must not act: its state is older than what servers have seen.
     pub(crate) refusing: Option<String>,
     /// When metadata last changed.
@@ -66,6 +74,9 @@ impl Ecs {
             orders: BTreeMap::new(),
             waits: BTreeMap::new(),
             accusations: BTreeMap::new(),
+            pace: None,
+            last: None,
+            deferred: BTreeMap::new(),
             refusing: None,
             changed: now,
             review: now,
@@ -81,10 +92,19 @@ impl Ecs {
     pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Action>) {
         let mut found = Vec::new();
         match event {
-            Event::Register { conn, info, cluster } => self.register(now, conn, info, cluster, out),
+            Event::Register { conn, info, cluster, rejoin } => {
+                self.register(now, conn, Caller { info, cluster, rejoin }, out);
+            }
             Event::Closed { conn } => self.closed(now, conn, &mut found),
             Event::Ask { conn, asks } => self.ask(now, conn, &asks, out),
             Event::Report { conn, report } => self.report(now, conn, report, out),
+            Event::Stopping { conn } => {
+                if let Some(node) = self.conns.get(&conn).map(|peer| peer.node) {
+                    self.detector.drain(node, now);
+                    self.wake(now);
+                }
+            }
+            Event::Wish { conn, id, wish } => self.wish(now, conn, id, &wish, out),
             Event::Goodbye { conn } => {
                 if let Some(peer) = self.conns.get(&conn) {
                     self.detector.gone(peer.node, "it said goodbye", now, &mut found);
@@ -155,6 +175,7 @@ impl Ecs {
             detector: &self.detector,
             reports: &self.reports,
             config: &self.config,
+            deferred: &self.deferred,
             switches: self.switches,
             now,
         }
@@ -229,7 +250,7 @@ impl Ecs {
     }
 
     fn refuse(&mut self, now: Time, node: NodeId, seen: &str, out: &mut Vec<Action>) {
-        if self.refusing.is_some() {
+        if self.refusing.is_some() || self.switches.off(Rule::ActOnOld) {
             return;
         }
         let (epoch, version) = (self.cluster.epoch(), self.cluster.version());

@@ -44,6 +44,11 @@ mod regressions {
     }
 
     #[test]
+    fn a_lost_sync_is_sent_again_under_steady_writes() {
+        pass([687, 696]);
+    }
+
+    #[test]
     fn the_answer_of_a_dead_process_is_not_its_successors() {
         pass([1304]);
     }

@@ -7,7 +7,8 @@ use thiserror::Error;
 pub enum Mistake {
     /// The first word is none of ours.
     #[error(
-        "unknown request `{0}`: known are put, get, delete, keyrange, keyrange_read, ecs, status, putb, getb, deleteb, req, scan"
+        "unknown request `{0}`: known are put, get, delete, keyrange, keyrange_read, ecs, status, putb, getb, deleteb, req, scan, change, plan, \
+         leave, remove, rebalance, cancel, admin"
     )]
     Unknown(String),
     /// A word that needs a key came without one.
@@ -57,6 +58,14 @@ pub enum Mistake {
         "`req` with a wrong head: write `req <client, up to 32 hex digits> <number> <lowest unanswered number> [retry] <request>`"
     )]
     ReqHead,
+    /// A word that was not written as it must be.
+    #[error("`{0}` is written `{1}`")]
+    Form(&'static str, &'static str),
+    /// An `admin` around something else.
+    #[error(
+        "`admin` is written `admin <token> <request>`, the request being leave, remove, rebalance, cancel, plan or change"
+    )]
+    Admin,
     /// A `req` around something that is no write.
     #[error("`req` around `{0}`: it takes put, delete, putb or deleteb")]
     ReqOf(String),

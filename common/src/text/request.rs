@@ -190,7 +190,10 @@ impl RequestParser {
             _ if is(word, "keyrange_read") => alone("keyrange_read", rest, Request::KeyrangeRead),
             _ if is(word, "ecs") => alone("ecs", rest, Request::Ecs),
             _ if is(word, "status") => alone("status", rest, Request::Status),
-            _ => mistake(Mistake::Unknown(shown(word))),
+            _ => match super::admin::parse(word, rest.unwrap_or_default()) {
+                Some(request) => request_or(request.map(Request::Admin)),
+                None => mistake(Mistake::Unknown(shown(word))),
+            },
         }
     }
 

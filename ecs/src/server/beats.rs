@@ -57,6 +57,9 @@ pub(crate) fn start(shared: &Shared) -> std::io::Result<mpsc::Sender<Arrival>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (board, stop) = (shared.beats.clone(), shared.stop.clone());
     std::thread::Builder::new().name("heartbeats".into()).spawn(move || {
+        if let Err(error) = common::priority::raise() {
+            log::debug!("heartbeats are heard at the ordinary priority: {error}");
+        }
         runtime.block_on(async move {
             while let Some(Some(arrival)) = stop.run_until_cancelled(arrivals.recv()).await {
                 tokio::spawn(listen(arrival, board.clone()));

@@ -86,9 +86,9 @@ async fn serve(
             let _ = pulse.send(arrival).await;
             Ok(())
         }
-        Ok(FromServer::Register { info, cluster }) => {
+        Ok(FromServer::Register { info, cluster, rejoin }) => {
             let conn = Conn(NUMBER.fetch_add(1, Ordering::Relaxed));
-            control(input, write, conn, Event::Register { conn, info, cluster }, shared).await
+            control(input, write, conn, Event::Register { conn, info, cluster, rejoin }, shared).await
         }
         Ok(_) => write.write_all(b"{\"error\":\"register first\"}\n").await,
         Err(_) => questions(input, write, line, shared).await,
@@ -123,7 +123,9 @@ async fn hear(input: &mut Reader, conn: Conn, shared: &Shared) -> std::io::Resul
             FromServer::Ask(asks) => Event::Ask { conn, asks },
             FromServer::Report(report) => Event::Report { conn, report },
             FromServer::Goodbye => Event::Goodbye { conn },
-            FromServer::Register { info, cluster } => Event::Register { conn, info, cluster },
+            FromServer::Stopping => Event::Stopping { conn },
+            FromServer::Wish { id, wish } => Event::Wish { conn, id, wish },
+            FromServer::Register { info, cluster, rejoin } => Event::Register { conn, info, cluster, rejoin },
             FromServer::Heartbeat(_) => continue,
         };
         if shared.events.send(Input::Event(event)).await.is_err() {

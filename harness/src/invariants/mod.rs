@@ -8,6 +8,7 @@ mod entries;
 mod epochs;
 mod leaders;
 mod members;
+mod readers;
 
 use common::peer::{Identity, PeerMsg};
 use common::retry::RetryTable;
@@ -34,6 +35,8 @@ pub struct Checks {
     epochs: epochs::Epochs,
     commits: commits::Commits,
     views: Vec<View>,
+    /// Requests that were executed, by slot.
+    executed: std::collections::BTreeSet<(Slot, common::ClientId, u64)>,
     failure: Option<String>,
 }
 
@@ -47,6 +50,7 @@ impl Checks {
             epochs: epochs::Epochs::default(),
             commits: commits::Commits::new(slots),
             views: Vec::new(),
+            executed: std::collections::BTreeSet::new(),
             failure: None,
         }
     }
@@ -117,7 +121,27 @@ impl Checks {
         }
         self.leaders.touched(server, me, replica)?;
         self.epochs.touched(server, replica)?;
-        self.commits.touched(server, replica)
+        let slot = replica.slot();
+        let before = self.commits.last(slot);
+        self.commits.touched(server, replica)?;
+        (before.0 + 1..=self.commits.last(slot).0).map(Seq).try_for_each(|seq| self.executes(slot, seq))
+    }
+
+    /// Exactly once: no request is committed a second time.
+    fn executes(&mut self, slot: Slot, seq: Seq) -> Result<(), String> {
+        let epoch = self.commits.epoch(slot, seq).unwrap_or_default();
+        let entry = self.entries.get(slot, common::LogId { epoch, seq });
+        let Some(request) = entry.and_then(|entry| entry.request) else { return Ok(()) };
+        if self.executed.insert((slot, request.client, request.seq)) {
+            return Ok(());
+        }
+        Err(format!("exactly once: slot {slot}: request {request:?} is committed again, as entry {seq}"))
+    }
+
+    /// The entries that are committed, in their order.
+    pub fn log(&self, slot: Slot) -> impl Iterator<Item = &common::Entry> {
+        let name = move |seq| Some(common::LogId { epoch: self.commits.epoch(slot, seq)?, seq });
+        (1..=self.commits.last(slot).0).map(Seq).filter_map(move |seq| self.entries.get(slot, name(seq)?))
     }
 
     /// The epoch at which `replica` leads its slot at this moment: active, with a valid lease (I7).
@@ -125,6 +149,14 @@ impl Checks {
     pub fn leads(&self, _server: usize, replica: &Replica, now: Time) -> Option<Epoch> {
         let leads = replica.is_active() && replica.may_read(now);
         leads.then(|| replica.view().map(|view| view.epoch)).flatten()
+    }
+
+    /// Whether `replica`, if it holds a lease at this moment, can know what is committed (R2).
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn reads(&self, server: usize, replica: &Replica, now: Time) -> Result<(), String> {
+        readers::check(server, replica.slot(), replica, now, self.commits.last(replica.slot()))
     }
 
     /// Looks at all copies of a slot at once (I2, I3).

@@ -130,6 +130,23 @@ impl Cluster {
         self.processes.data(number)
     }
 
+    /// The process id of server `number`.
+    #[must_use]
+    pub fn pid(&self, number: usize) -> u32 {
+        self.processes.servers()[number - 1].id()
+    }
+
+    /// Server `number`'s status, as it tells it.
+    ///
+    /// # Panics
+    /// It does not answer, or not with JSON.
+    #[must_use]
+    pub fn status_of(&self, number: usize) -> serde_json::Value {
+        let answer = self.text(number).ask("status").unwrap_or_else(|error| panic!("server {number}: {error}"));
+        let json = answer.strip_prefix("STATUS_SUCCESS ").unwrap_or_else(|| panic!("server {number}: {answer}"));
+        serde_json::from_str(json).unwrap_or_else(|error| panic!("server {number}: {error}: {json}"))
+    }
+
     /// Where everything of this cluster lies.
     #[must_use]
     pub fn folder(&self) -> &Path {
@@ -173,6 +190,23 @@ impl Cluster {
     /// The system refuses.
     pub fn stop(&mut self, number: usize) -> ExitStatus {
         self.processes.server(number).stop(processes::STOP).expect("a child can be stopped")
+    }
+
+    /// Sends SIGTERM to server `number` and waits for nothing.
+    ///
+    /// # Panics
+    /// The system refuses.
+    pub fn terminate(&mut self, number: usize) {
+        self.processes.server(number).ask_to_stop().expect("a child can be signalled");
+    }
+
+    /// Waits until server `number` has ended by itself.
+    ///
+    /// # Panics
+    /// It has not after `patience`.
+    pub fn ended(&mut self, number: usize, patience: Duration) -> ExitStatus {
+        let ended = self.processes.server(number).wait(patience);
+        ended.unwrap_or_else(|error| panic!("{error}\n{}", self.processes.logs(40)))
     }
 
     /// Stops everything in order, servers first.

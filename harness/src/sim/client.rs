@@ -103,6 +103,11 @@ impl World {
         if self.clients[c].resting {
             return;
         }
+        if self.cold_written < self.plan.cold && self.rng.u8(0..4) == 0 {
+            self.cold_written += 1;
+            let key = self.plan.keys + self.cold_written - 1;
+            return self.operate(c, key, Want::Put(Bytes::new()), true, None);
+        }
         let key = self.rng.u32(0..self.plan.keys);
         let what = match self.rng.u8(0..20) {
             0..8 => Want::Get,
@@ -170,7 +175,7 @@ impl World {
         };
         let server = current.server;
         self.send(Party::Client(c), Party::Server(server), Wire::Request(request));
-        let patience = self.rng.u64(250_000..2_500_000);
+        let patience = self.rng.u64(self.plan.patience.clone());
         self.queue.at(self.now + patience, Event::Client { client: c, serial });
     }
 

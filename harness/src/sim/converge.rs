@@ -14,8 +14,8 @@ use super::world::World;
 /// How long the cluster may take to be whole again, in simulated microseconds. What takes longest: an undecided ECS
 /// start, a server that flapped, five seconds before homes are restored, and catch-ups one after another.
 const PATIENCE: u64 = 60_000_000;
-/// How long the last operations may take.
-const LAST_WORDS: u64 = 10_000_000;
+/// How long the last operations may take: a write waits for 40 L before it is given up.
+const LAST_WORDS: u64 = 60_000_000;
 /// How often the state is looked at.
 const LOOK: u64 = 50_000;
 
@@ -60,7 +60,7 @@ fn wait(world: &mut World, patience: u64, done: impl Fn(&World) -> Result<(), St
 }
 
 /// Whether every slot is where and how it should be.
-fn whole(world: &World) -> Result<(), String> {
+pub(super) fn whole(world: &World) -> Result<(), String> {
     let cluster = world.ecs.cluster().ok_or("the ECS does not run")?;
     if let Some(change) = cluster.change() {
         return Err(format!("a membership change is still in progress: {change:?}"));

@@ -55,7 +55,7 @@ struct Link {
 impl EcsHost {
     pub(super) fn new(record: ClusterRecord, rng: &mut fastrand::Rng) -> EcsHost {
         EcsHost {
-            clock: Clock::random(rng),
+            clock: Clock::random(rng, false),
             log: Vec::new(),
             synced: 0,
             durable: Cluster::new(record),
@@ -175,12 +175,17 @@ impl World {
 
     /// Tells the checks and the counters of new views.
     fn decided(&mut self) {
+        let mut changed = Vec::new();
         for view in self.ecs.durable.views() {
             if let Some(old) = self.checks.view(view.slot).filter(|old| old.epoch != view.epoch) {
                 self.stats.changed(old, view);
+                changed.push((old.clone(), view.clone()));
             }
         }
         self.checks.decided(self.ecs.durable.views());
+        for (old, new) in changed {
+            self.view_moments(&old, &new);
+        }
     }
 
     fn ecs_wake(&mut self) {
@@ -261,7 +266,9 @@ impl World {
         self.trace.line(self.now, || format!("ecs <- {conn} {msg:?}"));
         let conn = Conn(conn);
         self.ecs_handle(match msg {
-            FromServer::Register { info, cluster } => Happening::Register { conn, info, cluster },
+            FromServer::Register { info, cluster, rejoin } => Happening::Register { conn, info, cluster, rejoin },
+            FromServer::Stopping => Happening::Stopping { conn },
+            FromServer::Wish { id, wish } => Happening::Wish { conn, id, wish },
             FromServer::Ask(asks) => Happening::Ask { conn, asks },
             FromServer::Report(report) => Happening::Report { conn, report },
             FromServer::Goodbye => Happening::Goodbye { conn },

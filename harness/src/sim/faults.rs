@@ -48,10 +48,20 @@ pub enum Kind {
     Loss,
     /// An orderly stop, and a start.
     Restart,
+    /// SIGSTOP of a server for longer than every timeout there is.
+    LongPause,
+    /// One direction between two parties becomes slow.
+    Lag,
+    /// Clients accuse a server that is well.
+    Accuse,
+    /// Two machines that were not there before join at once.
+    JoinTwo,
+    /// A copy is damaged behind the protocol's back.
+    Rot,
 }
 
 impl Kind {
-    const ALL: [(Kind, u32); 20] = [
+    const ALL: [(Kind, u32); 24] = [
         (Kind::Kill, 12),
         (Kind::PowerCut, 8),
         (Kind::PowerCutTwo, 3),
@@ -72,6 +82,10 @@ impl Kind {
         (Kind::Flap, 4),
         (Kind::Loss, 4),
         (Kind::Restart, 5),
+        (Kind::Lag, 6),
+        (Kind::Accuse, 4),
+        (Kind::JoinTwo, 2),
+        (Kind::Rot, 4),
     ];
 
     /// A run's own mix: some kinds not at all, some far more often than usual.
@@ -90,7 +104,7 @@ impl Kind {
         }
     }
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Kind::Kill => "fault: kill -9",
             Kind::PowerCut => "fault: power cut",
@@ -112,8 +126,20 @@ impl Kind {
             Kind::Flap => "fault: flapping link",
             Kind::Loss => "fault: heavy loss",
             Kind::Restart => "fault: orderly restart",
+            Kind::LongPause => "fault: pause of 30 s",
+            Kind::Lag => "fault: slow link",
+            Kind::Accuse => "fault: false accusations",
+            Kind::JoinTwo => "fault: two joins at once",
+            Kind::Rot => "fault: damaged copy",
         }
     }
+}
+
+/// What a long run must have exercised, by the names it is counted under.
+#[must_use]
+pub fn must_happen() -> Vec<&'static str> {
+    let kinds = Kind::ALL.into_iter().map(|(kind, _)| kind.name()).chain([Kind::LongPause.name()]);
+    kinds.chain(super::ambush::Trap::ALL.map(super::ambush::Trap::name)).collect()
 }
 
 /// A step of a fault.
@@ -125,6 +151,8 @@ pub(super) enum FaultEvent {
     Mend(Vec<(Party, Party)>),
     /// A link changes state, so many times more.
     Flap(usize, usize, u32, bool),
+    /// A slow way is as it was.
+    LagEnds(Party, Party),
     /// The disk is well again.
     DiskWell(usize),
     /// Messages are no longer lost in numbers.
@@ -139,9 +167,7 @@ impl World {
             FaultEvent::Heal => self.heal(),
             _ if self.healed => {}
             FaultEvent::Next => {
-                // Whoever has had enough faults but not yet enough operations is left alone to do them.
-                let enough = self.now >= self.plan.trouble && self.stats.faults >= super::world::LEAST_FAULTS;
-                if !enough && self.now >= self.calm_until {
+                if !self.enough() && self.now >= self.calm_until {
                     self.next_fault();
                 }
                 let pause = self.rng.u64(self.plan.pace / 3..self.plan.pace * 5 / 3);
@@ -149,9 +175,15 @@ impl World {
             }
             FaultEvent::Mend(ways) => self.mend(&ways),
             FaultEvent::Flap(a, b, left, cut) => self.flap(a, b, left, cut),
+            FaultEvent::LagEnds(from, to) => self.net.lag(from, to, 0),
             FaultEvent::DiskWell(s) => self.disk(s, Mood::Well),
             FaultEvent::LossEnds => self.net.burst = 0,
         }
+    }
+
+    /// Whoever has had enough faults but not yet enough operations is left alone to do them.
+    pub(super) fn enough(&self) -> bool {
+        self.now >= self.plan.trouble && self.stats.faults >= super::world::LEAST_FAULTS
     }
 
     fn next_fault(&mut self) {
@@ -188,6 +220,8 @@ impl World {
             Kind::PauseEcs => return self.pause_ecs(),
             Kind::EcsDown => return self.ecs_down(),
             Kind::Join => return self.join(),
+            Kind::JoinTwo => return self.join() && self.join(),
+            Kind::Rot => return self.rot(),
             Kind::Loss => {
                 self.net.burst = self.rng.u32(100..500);
                 self.later(50_000..1_500_000, FaultEvent::LossEnds);
@@ -201,6 +235,9 @@ impl World {
             Kind::Kill => self.crash(s, false),
             Kind::PowerCut => self.crash(s, true),
             Kind::Pause => self.pause(s),
+            Kind::LongPause => return self.long_pause(s),
+            Kind::Accuse => self.accuse(s),
+            Kind::Lag => self.lag(s),
             Kind::SlowDisk => self.disk(s, Mood::Slow),
             Kind::StuckDisk => self.disk(s, Mood::Stuck),
             Kind::FullDisk => self.disk(s, Mood::Full),
@@ -225,7 +262,7 @@ impl World {
         }
     }
 
-    fn crash(&mut self, s: usize, power: bool) {
+    pub(super) fn crash(&mut self, s: usize, power: bool) {
         self.stop_server(s, power);
         let spell = self.spell();
         self.start_later(s, spell);
@@ -256,7 +293,34 @@ impl World {
         !up.is_empty()
     }
 
-    fn pause(&mut self, s: usize) {
+    /// Once in a run, and the run goes on until it is over.
+    fn long_pause(&mut self, s: usize) -> bool {
+        self.plan.faults.retain(|(kind, _)| *kind != Kind::LongPause);
+        self.servers[s].paused = true;
+        let at = self.now + 30_000_000;
+        self.plan.trouble = self.plan.trouble.max(at + 500_000);
+        self.queue.at(at, Event::Resume { party: Party::Server(s) });
+        true
+    }
+
+    fn accuse(&mut self, s: usize) {
+        for _ in 0..self.rng.u32(1..200) {
+            let at = self.now + self.rng.u64(0..2_000_000);
+            self.queue.at(at, Event::Accuse { server: s });
+        }
+    }
+
+    fn lag(&mut self, s: usize) {
+        let other = self.rng.usize(0..=self.servers.len());
+        let other = if other == s || other == self.servers.len() { Party::Ecs } else { Party::Server(other) };
+        let (from, to) = if self.rng.bool() { (Party::Server(s), other) } else { (other, Party::Server(s)) };
+        let by = self.rng.u64(5_000..1_200_000);
+        self.net.lag(from, to, by);
+        let spell = self.spell();
+        self.later(spell, FaultEvent::LagEnds(from, to));
+    }
+
+    pub(super) fn pause(&mut self, s: usize) {
         self.servers[s].paused = true;
         let spell = self.spell();
         let at = self.now + self.rng.u64(spell);
@@ -283,7 +347,7 @@ impl World {
         true
     }
 
-    fn ecs_crash(&mut self, power: bool) {
+    pub(super) fn ecs_crash(&mut self, power: bool) {
         if self.ecs.process.is_some() {
             self.stop_ecs(power);
             let spell = self.spell();

@@ -10,6 +10,8 @@
 // `to_` and `from_` name the direction of a message here; events are handed over whole, as the network does.
 #![allow(clippy::wrong_self_convention, clippy::needless_pass_by_value)]
 
+mod aim;
+mod ambush;
 mod client;
 mod clock;
 mod converge;
@@ -19,12 +21,14 @@ mod faults;
 mod net;
 mod plan;
 mod queue;
+mod rot;
 mod server;
 mod stats;
 mod trace;
 mod wire;
 mod world;
 
+pub use faults::must_happen;
 pub use plan::Plan;
 pub use stats::Stats;
 use world::World;
@@ -32,10 +36,14 @@ use world::World;
 /// How a run is to be done.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// Print everything that happens.
+    /// Print everything that happens,
     pub trace: bool,
+    /// or only what concerns this slot, or none in particular.
+    pub slot: Option<common::Slot>,
     /// A rule that is turned off, to see whether it is missed.
     pub switches: common::Switches,
+    /// A rule whose absence this run's mix is made to show.
+    pub aim: Option<common::Rule>,
 }
 
 /// How one seed went.

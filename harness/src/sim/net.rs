@@ -34,6 +34,8 @@ pub(super) struct Net {
     parties: usize,
     /// How many faults cut the way from one party to another at the moment.
     cuts: Vec<u8>,
+    /// How much longer than usual the way from one party to another takes at the moment, in microseconds.
+    lags: Vec<u64>,
     /// When the last message of each channel arrives, for order.
     last: Vec<u64>,
     /// Extra loss while a fault makes the network bad, in thousandths.
@@ -51,6 +53,7 @@ impl Net {
             plan,
             parties,
             cuts: vec![0; parties * parties],
+            lags: vec![0; parties * parties],
             last: vec![0; parties * parties * 4],
             burst: 0,
             held: Vec::new(),
@@ -72,7 +75,7 @@ impl Net {
 
     /// Whether nothing is cut and no more is lost than usual.
     pub(super) fn is_whole(&self) -> bool {
-        self.burst == 0 && self.cuts.iter().all(|cuts| *cuts == 0)
+        self.burst == 0 && self.cuts.iter().all(|cuts| *cuts == 0) && self.lags.iter().all(|lag| *lag == 0)
     }
 
     pub(super) fn cut(&mut self, from: Party, to: Party) {
@@ -87,9 +90,17 @@ impl Net {
         }
     }
 
+    /// Makes a way slow, or (with 0) as it was.
+    pub(super) fn lag(&mut self, from: Party, to: Party, by: u64) {
+        if let Some(i) = self.index(from, to) {
+            self.lags[i] = by;
+        }
+    }
+
     /// Ends all cuts and losses for good.
     pub(super) fn heal(&mut self) {
         self.cuts.fill(0);
+        self.lags.fill(0);
         self.burst = 0;
         self.plan.loss = 0;
         self.plan.repeat = 0;
@@ -126,7 +137,8 @@ impl Net {
         if rng.u32(0..1000) < loss {
             return Fate::Lost;
         }
-        let at = now + self.delay(rng);
+        let lag = self.index(from, to).map_or(0, |i| self.lags[i]);
+        let at = now + lag + self.delay(rng);
         let ordered = channel == Channel::Control || (self.plan.ordered && channel != Channel::Loose);
         match self.index(from, to) {
             Some(i) if ordered => {

@@ -1,5 +1,9 @@
 //! What a seed's run is like: every seed draws its own mix, so that rare combinations get a run to themselves.
 
+use common::Rule;
+
+use super::aim;
+use super::ambush::Ambush;
 use super::faults::Kind;
 
 /// How the network behaves apart from faults.
@@ -30,6 +34,8 @@ pub struct Plan {
     pub starters: usize,
     /// Slots of the ring.
     pub slots: u16,
+    /// L in milliseconds. The ECS's patience does not follow it, so a long one makes failovers outrun leases.
+    pub lease_ms: u32,
     /// Arcs per server.
     pub vnodes: u16,
     /// Clients.
@@ -50,14 +56,34 @@ pub struct Plan {
     pub pace: u64,
     /// The faults of this run, by weight.
     pub faults: Vec<(Kind, u32)>,
+    /// How long coordinators wait between comparing copies, in microseconds; 0: they never do, until a copy is damaged.
+    pub audits: u64,
+    /// Keys beside the others that are written once and never read before the end.
+    pub cold: u32,
+    /// What is waited for.
+    pub ambushes: Vec<Ambush>,
+    /// Every clock runs as fast or as slowly as is allowed.
+    pub extreme_clocks: bool,
+    /// How long asks to the ECS wait for others to go with, in microseconds.
+    pub gather: u64,
+    /// How long a client waits for an answer, in microseconds.
+    pub patience: std::ops::Range<u64>,
     /// The network.
     pub net: NetPlan,
 }
 
 impl Plan {
-    /// Draws a mix.
+    /// Draws a mix; with `aim`, one that is likely to show the absence of that rule.
     #[must_use]
-    pub fn draw(rng: &mut fastrand::Rng) -> Plan {
+    pub fn draw(rng: &mut fastrand::Rng, aim: Option<Rule>) -> Plan {
+        let mut plan = Plan::any(rng);
+        if let Some(rule) = aim {
+            aim::at(&mut plan, rule, rng);
+        }
+        plan
+    }
+
+    fn any(rng: &mut fastrand::Rng) -> Plan {
         let servers = rng.usize(3..=5);
         let starters = rng.usize(1..=servers).max(if rng.u8(0..4) == 0 { 1 } else { 3 });
         let ordered = rng.bool();
@@ -67,13 +93,19 @@ impl Plan {
         if starters < servers && faults.iter().all(|(kind, _)| *kind != Kind::Join) {
             faults.push((Kind::Join, 10));
         }
+        if rng.u8(0..25) == 0 {
+            faults.push((Kind::LongPause, 30));
+        }
+        let many_slots = rng.u8(0..40) == 0;
+        let ambushes = if rng.u8(0..3) == 0 { rng.usize(1..4) } else { 0 };
         Plan {
             servers,
             starters,
-            slots: 1 << rng.u16(1..=3),
+            slots: 1 << if many_slots { rng.u16(4..=8) } else { rng.u16(1..=3) },
+            lease_ms: [250, 250, 250, 250, 100, 1000][rng.usize(0..6)],
             vnodes: if rng.u8(0..4) == 0 { 2 } else { 1 },
             clients: rng.usize(3..=5),
-            keys: rng.u32(3..=10),
+            keys: if many_slots { rng.u32(20..=40) } else { rng.u32(3..=10) },
             think: rng.u64(40_000..160_000),
             stray: rng.u32(5..40),
             checkpoints: match rng.u8(0..4) {
@@ -85,6 +117,12 @@ impl Plan {
             trouble: rng.u64(6_000_000..12_000_000),
             pace: rng.u64(150_000..600_000),
             faults,
+            audits: if rng.u8(0..4) == 0 { rng.u64(500_000..3_000_000) } else { 0 },
+            cold: 4,
+            ambushes: (0..ambushes).map(|_| Ambush::draw(rng)).collect(),
+            extreme_clocks: rng.u8(0..8) == 0,
+            gather: 2_000,
+            patience: 250_000..2_500_000,
             net: NetPlan {
                 ordered,
                 hold: rng.u8(0..3) == 0,

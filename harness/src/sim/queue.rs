@@ -3,6 +3,9 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use common::{NodeId, Slot};
+
+use super::ambush::Moment;
 use super::faults::FaultEvent;
 use super::wire::{Party, Wire};
 
@@ -35,6 +38,14 @@ pub(super) enum Event {
     EcsClosed { inc: u32, conn: u64 },
     /// A probe by the ECS has come to an end.
     EcsProbed { inc: u32, probe: u32 },
+    /// A server's coordinators compare all copies of their slots; `again`: and go on doing so.
+    Audit { server: usize, inc: u32, again: bool },
+    /// A client tells the ECS that a server does not answer, though it does.
+    Accuse { server: usize },
+    /// An ambush may be waiting for this step.
+    Moment { moment: Moment, slot: Slot, coordinator: NodeId, the_one: NodeId },
+    /// What a server's coordinators ask of the ECS goes out.
+    Asks { server: usize, inc: u32 },
     /// The ECS's process starts.
     EcsStart,
     /// A paused process goes on.

@@ -5,14 +5,15 @@
 
 use std::collections::BTreeMap;
 
-use common::control::{FromEcs, FromServer, Heartbeat, Report};
-use common::peer::{Identity, Pulse};
+use common::control::{Ask, Change, FromEcs, FromServer, Heartbeat, Report};
+use common::peer::{Identity, PeerMsg, Pulse};
 use common::view::NodeInfo;
 use common::{BootId, ClusterId, Epoch, Meta, NodeId, NodeState, Slot, StoreUuid, Time, View};
 use kvserver::replica::{Action, Event as Happening, Read, Replica, Setup, Token, Write, WriteOp};
 use kvserver::storage::Record;
 use kvserver::storage::codec::put_record;
 
+use super::ambush::Moment;
 use super::clock::Clock;
 use super::disk::{Files, Mood};
 use super::queue::Event;
@@ -67,6 +68,8 @@ pub(super) struct Process {
     waiting: BTreeMap<Token, (usize, u64)>,
     last_report: Report,
     reported: u64,
+    /// What waits to be asked of the ECS: asks of a moment travel together.
+    asks: Vec<Ask>,
 }
 
 /// An fsync under way.
@@ -77,9 +80,9 @@ pub(super) struct Sync {
 }
 
 impl Server {
-    pub(super) fn new(index: usize, rng: &mut fastrand::Rng) -> Server {
+    pub(super) fn new(index: usize, rng: &mut fastrand::Rng, extreme_clock: bool) -> Server {
         Server {
-            clock: Clock::random(rng),
+            clock: Clock::random(rng, extreme_clock),
             node: NodeId(index as u64 + 1),
             store: StoreUuid(0x1000 + index as u128),
             boot: BootId(0),
@@ -171,6 +174,7 @@ impl World {
             waiting: BTreeMap::new(),
             last_report: Report::default(),
             reported: 0,
+            asks: Vec::new(),
         });
         let inc = server.inc;
         self.stats.bump("process starts");
@@ -179,6 +183,9 @@ impl World {
         self.queue.at(now + rng.u64(self.plan.checkpoints.clone()), Event::Checkpoint { server: s, inc });
         self.queue.at(now + rng.u64(0..beat), Event::Pulse { server: s, inc });
         self.queue.at(now + rng.u64(0..50_000), Event::Heartbeat { server: s, inc });
+        if self.plan.audits > 0 {
+            self.queue.at(now + self.plan.audits, Event::Audit { server: s, inc, again: true });
+        }
         self.queue.at(now + rng.u64(100..5_000), Event::Control { server: s, inc, conn: 0 });
         for peer in 0..self.servers.len() {
             if peer != s && self.servers[peer].process.is_some() {
@@ -198,6 +205,7 @@ impl World {
         let Some(process) = server.process.take() else { return };
         if power {
             server.files.power_cut(&mut self.rng);
+            server.clock.reboot(self.now, &mut self.rng);
         } else if !process.queue.is_empty() && server.mood != Mood::Full && self.rng.bool() {
             let torn = self.rng.usize(..=process.queue.len());
             server.files.write(&process.queue[..torn]);
@@ -232,15 +240,50 @@ impl World {
                 Action::Reply { token, reply } => self.reply(s, token, reply),
                 Action::Ask(ask) => {
                     self.stats.bump("asks");
-                    self.to_ecs(s, FromServer::Ask(vec![ask]));
+                    self.ask(s, ask);
                 }
+                Action::Audited(what) => self.stats.audited(what),
                 Action::Alarm(text) => self.fail(format!("s{s} slot {slot} raises an alarm: {text}")),
             }
         }
     }
 
-    fn send_peer(&mut self, s: usize, to: NodeId, msg: common::peer::PeerMsg) {
+    /// Asks wait a moment for others to go with.
+    fn ask(&mut self, s: usize, ask: Ask) {
+        let (coordinator, slot) = (self.servers[s].node, ask.slot);
+        let moment = match ask.change {
+            Change::Expand { node, .. } => Some((Moment::AsksExpand, node)),
+            Change::HandOver { to } => Some((Moment::AsksHandOver, to)),
+            _ => None,
+        };
+        let (inc, at) = (self.servers[s].inc, self.now + self.rng.u64(0..self.plan.gather));
+        let Some(process) = self.servers[s].process.as_mut() else { return };
+        if process.asks.is_empty() {
+            self.queue.at(at, Event::Asks { server: s, inc });
+        }
+        process.asks.push(ask);
+        if let Some((moment, the_one)) = moment {
+            self.queue.at(at + 1, Event::Moment { moment, slot, coordinator, the_one });
+        }
+    }
+
+    pub(super) fn send_asks(&mut self, s: usize) {
+        let Some(process) = self.servers[s].process.as_mut() else { return };
+        let asks = std::mem::take(&mut process.asks);
+        self.to_ecs(s, FromServer::Ask(asks));
+    }
+
+    fn send_peer(&mut self, s: usize, to: NodeId, msg: PeerMsg) {
         let from = self.servers[s].node;
+        let moment = match &msg {
+            PeerMsg::WalkBegin { .. } => Some(Moment::WalkBegins),
+            PeerMsg::WalkEnd { .. } => Some(Moment::WalkEnds),
+            _ => None,
+        };
+        if let Some(moment) = moment {
+            let at = self.now + self.rng.u64(1..20_000);
+            self.queue.at(at, Event::Moment { moment, slot: msg.slot(), coordinator: from, the_one: to });
+        }
         self.checks.said(s, &self.servers[s].identity(), &msg);
         self.stats.saw(&msg);
         if let Some(peer) = self.servers.iter().position(|server| server.node == to) {
@@ -301,7 +344,7 @@ impl World {
     fn append(&mut self, s: usize, record: Record) {
         self.checks.journaled(s, &record);
         self.stats.journaled(&record);
-        self.trace.line(self.now, || format!("s{s} slot {} journals {:?}", record.slot, record.change));
+        self.trace.slot(self.now, record.slot, || format!("s{s} slot {} journals {:?}", record.slot, record.change));
         let Some(process) = self.servers[s].process.as_mut() else { return };
         put_record(&mut process.queue, &record);
         process.queue_marks.insert(record.slot, record.mark);
@@ -493,7 +536,11 @@ impl World {
         let conn = self.new_conn(s);
         let Some(process) = self.servers[s].process.as_mut() else { return };
         (process.conn, process.welcomed) = (Some(conn), false);
-        self.send(Party::Server(s), Party::Ecs, Wire::ToEcs { conn, msg: FromServer::Register { info, cluster } });
+        self.send(
+            Party::Server(s),
+            Party::Ecs,
+            Wire::ToEcs { conn, msg: FromServer::Register { info, cluster, rejoin: false } },
+        );
         let again = self.now + self.rng.u64(300_000..900_000);
         self.queue.at(again, Event::Control { server: s, inc, conn });
     }
@@ -532,6 +579,8 @@ impl World {
                     self.fail(format!("s{s} is refused for good: {reason}"));
                 }
             }
+            FromEcs::Left { reason } => self.fail(format!("s{s} has left, and nobody asked for it: {reason}")),
+            FromEcs::Relieved | FromEcs::Notice { .. } | FromEcs::Granted { .. } => {}
             FromEcs::Fenced { reason } => {
                 self.fail(format!("s{s} is fenced though it is its node's only process: {reason}"));
             }

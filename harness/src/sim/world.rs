@@ -3,9 +3,10 @@
 use common::control::FromEcs;
 use common::time::Timing;
 use common::view::ClusterRecord;
-use common::{ClusterId, NodeId, Slot, StoreUuid};
+use common::{ClusterId, Epoch, NodeId, Seq, Slot, StoreUuid};
 use kvserver::replica::{Action, Event as Happening};
 
+use super::ambush::Step;
 use super::client::Client;
 use super::disk::Mood;
 use super::ecs_host::EcsHost;
@@ -18,7 +19,7 @@ use super::stats::Stats;
 use super::trace::Trace;
 use super::wire::{Party, Wire};
 use super::{Options, converge};
-use crate::history::History;
+use crate::history::{Action as Did, End, History};
 use crate::invariants::{Checks, Copy};
 
 /// All there is.
@@ -44,6 +45,8 @@ pub(super) struct World {
     pub(super) healed: bool,
     pub(super) scratch: Vec<Action>,
     next_survey: u64,
+    /// How many of the cold keys were written.
+    pub(super) cold_written: u32,
     /// No faults before.
     pub(super) calm_until: u64,
     violation: Option<String>,
@@ -54,7 +57,7 @@ pub(super) const LEAST_FAULTS: u64 = 20;
 /// and operations;
 pub(super) const LEAST_OPERATIONS: u64 = 300;
 /// it goes on until it has, but not for ever (simulated microseconds).
-const LONGEST_TROUBLE: u64 = 60_000_000;
+const LONGEST_TROUBLE: u64 = 120_000_000;
 /// How often all copies of a slot are compared with each other, in microseconds.
 const SURVEY: u64 = 10_000;
 /// When the first fault may come.
@@ -63,16 +66,16 @@ const FORMING: std::ops::Range<u64> = 200_000..2_500_000;
 impl World {
     pub(super) fn new(seed: u64, options: Options) -> World {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let plan = Plan::draw(&mut rng);
+        let plan = Plan::draw(&mut rng, options.aim);
         let record = ClusterRecord {
             cluster: ClusterId(0xc1),
             slots: plan.slots,
             replicas: 2,
-            lease_ms: 250,
+            lease_ms: plan.lease_ms,
             vnodes: plan.vnodes,
         };
-        let servers = (0..plan.servers).map(|index| Server::new(index, &mut rng)).collect();
-        let trace = Trace::new(options.trace);
+        let servers = (0..plan.servers).map(|index| Server::new(index, &mut rng, plan.extreme_clocks)).collect();
+        let trace = Trace::new(options.trace, options.slot);
         trace.line(0, || format!("seed {seed}: {plan:#?}"));
         World {
             options,
@@ -92,6 +95,7 @@ impl World {
             healed: false,
             scratch: Vec::new(),
             next_survey: 0,
+            cold_written: 0,
             calm_until: 0,
             violation: None,
             record,
@@ -168,6 +172,14 @@ impl World {
             Event::Resume { party } => self.resume(party),
             Event::Client { client, serial } => self.client_wakes(client, serial),
             Event::Fault(fault) => self.fault(fault),
+            Event::Accuse { server } if self.ecs.awake() => {
+                let addr = self.servers[server].info(server).client_addr;
+                self.ecs_handle(ecs::Event::Accuse { addr, why: "timeout".to_string() });
+            }
+            Event::Accuse { .. } => {}
+            Event::Moment { moment, slot, coordinator, the_one } => {
+                self.moment(Step { moment, slot, coordinator, the_one, before: None });
+            }
             Event::LinkUp { server, .. } if self.servers[server].process.is_none() => {}
             Event::LinkUp { server, .. } if self.servers[server].paused => self.servers[server].deferred.push(event),
             Event::LinkUp { server, peer } => self.link_up(server, peer),
@@ -176,6 +188,8 @@ impl World {
             | Event::Heartbeat { server, inc }
             | Event::Control { server, inc, .. }
             | Event::Checkpoint { server, inc }
+            | Event::Asks { server, inc }
+            | Event::Audit { server, inc, .. }
             | Event::Synced { server, inc, .. } => {
                 if self.servers[server].inc != inc || self.servers[server].process.is_none() {
                 } else if self.servers[server].paused {
@@ -206,6 +220,8 @@ impl World {
             Event::Control { server, conn, .. } => self.control(server, conn),
             Event::Synced { server, number, .. } => self.synced(server, number),
             Event::Checkpoint { server, .. } => self.checkpoint(server),
+            Event::Asks { server, .. } => self.send_asks(server),
+            Event::Audit { server, again, .. } => self.audit(server, again),
             _ => {}
         }
     }
@@ -278,7 +294,7 @@ impl World {
         }
         match (to, wire) {
             (Party::Server(s), Wire::Peer { from, to, msg }) if self.servers[s].node == to => {
-                self.trace.line(self.now, || format!("s{s} <- node {from} {msg:?}"));
+                self.trace.slot(self.now, msg.slot(), || format!("s{s} <- node {from} {msg:?}"));
                 self.handle(s, msg.slot(), Happening::Peer { from, msg });
             }
             (Party::Server(s), Wire::Pulse { from, to, pulse }) if self.servers[s].node == to => {
@@ -324,22 +340,29 @@ impl World {
     pub(super) fn check_slot(&mut self, s: usize, slot: Slot) {
         let Some(process) = self.servers[s].process.as_ref() else { return };
         let Some(replica) = process.replicas.get(usize::from(slot.0)) else { return };
-        let me = self.servers[s].identity();
+        let (me, before) = (self.servers[s].identity(), self.checks.committed(slot));
         let found = self.checks.touched(s, &me, replica);
-        if let Some(leader) = self.checks.leads(s, replica, self.local(s)) {
-            let others = (0..self.servers.len()).filter(|o| *o != s);
-            for o in others {
-                let Some(process) = self.servers[o].process.as_ref() else { continue };
-                let other = &process.replicas[usize::from(slot.0)];
-                if let Some(epoch) = self.checks.leads(o, other, self.local(o)) {
-                    let text = format!("I7: slot {slot}: s{s} at epoch {leader} and s{o} at epoch {epoch} both lead");
-                    return self.fail(text);
-                }
-            }
-        }
+        let leads = self.checks.leads(s, replica, self.local(s));
+        let found = found.and_then(|()| self.check_others(s, slot, leads, before));
         if let Err(text) = found {
             self.fail(text);
         }
+    }
+
+    /// What `s` leading its slot, or having committed something, must not coincide with elsewhere.
+    fn check_others(&self, s: usize, slot: Slot, leads: Option<Epoch>, before: Seq) -> Result<(), String> {
+        let committed = self.checks.committed(slot) > before;
+        for (o, server) in self.servers.iter().enumerate() {
+            let Some(process) = server.process.as_ref().filter(|_| leads.is_some() || committed) else { continue };
+            let other = &process.replicas[usize::from(slot.0)];
+            if committed {
+                self.checks.reads(o, other, self.local(o))?;
+            }
+            if let (Some(mine), Some(theirs)) = (leads, self.checks.leads(o, other, self.local(o)).filter(|_| o != s)) {
+                return Err(format!("I7: slot {slot}: s{s} at epoch {mine} and s{o} at epoch {theirs} both lead"));
+            }
+        }
+        Ok(())
     }
 
     /// Every copy that runs, for the checks that look at all of them.
@@ -392,8 +415,35 @@ impl World {
         let findings = crate::history::check(&self.history);
         self.stats.add("keys undecided", findings.undecided.len() as u64);
         if let Some(text) = findings.violations.first() {
-            self.fail(text.clone());
+            return self.fail(text.clone());
         }
+        if let Err(text) = self.check_once() {
+            self.fail(text);
+        }
+    }
+
+    /// Every acknowledged put is in the log once, none twice, and no refused one at all.
+    fn check_once(&self) -> Result<(), String> {
+        let mut times: std::collections::BTreeMap<u32, u32> = std::collections::BTreeMap::new();
+        for entry in (0..self.record.slots).map(Slot).flat_map(|slot| self.checks.log(slot)) {
+            if let common::Op::Put { value, .. } = &entry.op
+                && let Some(op) = super::client::written_by(value)
+            {
+                *times.entry(op).or_default() += 1;
+            }
+        }
+        for op in self.history.ops() {
+            let (Did::Put { .. }, times) = (op.action, times.get(&op.id).copied().unwrap_or(0)) else { continue };
+            let (least, most) = match op.end {
+                End::Answered(_) => (1, 1),
+                End::Refused(_) => (0, 0),
+                End::Unknown => (0, 1),
+            };
+            if times < least || times > most {
+                return Err(format!("exactly once: {op:?} is {times} times in the committed log"));
+            }
+        }
+        Ok(())
     }
 
     // ---- the outcome ----

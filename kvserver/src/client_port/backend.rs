@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use common::Time;
+use common::control::Wish;
 use common::position::Position;
 
 use crate::node::Node;
@@ -43,6 +44,15 @@ impl Backend {
             Backend::Node(node) => node.write(now, write, token),
             #[cfg(test)]
             Backend::Stub(stub) => stub.write(write, token),
+        }
+    }
+
+    /// Passes a wish about the membership on; its answer comes to the connection's inbox.
+    pub(super) fn wish(&self, wish: Wish, token: Token) {
+        match self {
+            Backend::Node(node) => node.wish(wish, token),
+            #[cfg(test)]
+            Backend::Stub(stub) => stub.wish(&wish, token),
         }
     }
 

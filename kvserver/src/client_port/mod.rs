@@ -56,6 +56,8 @@ pub struct Settings {
     pub limits: Limits,
     /// What one connection may keep busy.
     pub bounds: Bounds,
+    /// What lets clients of other machines ask for changes of membership, if anything does.
+    pub admin_token: Option<Arc<str>>,
     /// How many connections there may be.
     pub max_connections: usize,
 }

@@ -34,6 +34,8 @@ pub(super) struct Asked {
 pub(super) enum What {
     Read,
     Write,
+    /// About the membership. Its answer comes as text behind a byte that says whether it is a success; `key` is the word.
+    Admin,
 }
 
 /// The requests under way.
@@ -151,7 +153,7 @@ impl Pending {
     fn count(&mut self, what: What) -> &mut usize {
         match what {
             What::Read => &mut self.reads,
-            What::Write => &mut self.writes,
+            What::Write | What::Admin => &mut self.writes,
         }
     }
 }
@@ -163,6 +165,11 @@ impl Asked {
             Reply::Written(outcome) => Answer::Written { key, value, outcome: *outcome },
             Reply::Value(Some(value)) => Answer::Value { key, value },
             Reply::Value(None) => Answer::Missing { key },
+            Reply::Page(text) if self.what == What::Admin => {
+                let (done, text) = (text.first() == Some(&b'+'), text.get(1..).unwrap_or_default());
+                let word = std::str::from_utf8(key).unwrap_or_default();
+                Answer::Admin { word, done, text: std::str::from_utf8(text).unwrap_or_default() }
+            }
             Reply::Page(page) => Answer::Page(page),
             Reply::Refused(refusal) => refused(*refusal, self.explain),
             Reply::Unknown(why) => Answer::Unknown { key, value, why },

@@ -7,7 +7,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use common::Time;
 use common::position::Position;
-use common::text::{Answer, Dialect, Form, Limits, Parsed, Request, RequestParser, WriteRequest, encode};
+use common::text::{AdminRequest, Answer, Dialect, Form, Limits, Parsed, Request, RequestParser, WriteRequest, encode};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Settings;
@@ -43,6 +43,8 @@ enum Caller {
 #[derive(Debug)]
 pub(super) struct Session {
     caller: Caller,
+    trusted: bool,
+    admin_token: Option<std::sync::Arc<str>>,
     parser: RequestParser,
     dialect: Dialect,
     limits: Limits,
@@ -62,7 +64,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(settings: &Settings) -> Session {
+    /// `trusted`: the client is on this machine, and may ask for changes of membership.
+    pub(super) fn new(settings: &Settings, trusted: bool) -> Session {
         let mut out = BytesMut::new();
         if let Some(greeting) = &settings.greeting {
             out.extend_from_slice(greeting.as_bytes());
@@ -71,6 +74,8 @@ impl Session {
         Session {
             // Who is greeted is a text client: a Redis client would take the greeting for an answer.
             caller: if settings.greeting.is_some() { Caller::Text } else { Caller::Unknown },
+            trusted,
+            admin_token: settings.admin_token.clone(),
             parser: RequestParser::new(settings.dialect, settings.limits),
             dialect: settings.dialect,
             limits: settings.limits,
@@ -201,6 +206,7 @@ impl Session {
                 Ok(addr) => self.answer(Form::Text, &Answer::Ecs(&addr)),
                 Err(why) => self.answer(Form::Text, &Answer::NoEcs(why)),
             },
+            Request::Admin(request) => self.admin(request, backend, me),
             Request::Status => self.answer(Form::Text, &Answer::Status(&backend.status())),
             Request::Keyrange | Request::KeyrangeRead if !backend.serving() => {
                 self.answer(Form::Text, &Answer::Stopped(None));
@@ -210,6 +216,33 @@ impl Session {
         }
         self.counts.others += 1;
         true
+    }
+
+    /// About the membership: passed on if this client may ask.
+    fn admin(&mut self, request: &AdminRequest<'_>, backend: &Backend, me: &Registered) {
+        let word = request.word();
+        let known = |token: &[u8]| self.admin_token.as_deref().is_some_and(|own| same(own.as_bytes(), token));
+        let text = match request.token {
+            Some(token) if !known(token) => "this is not the server's --admin-token",
+            None if !self.trusted && !request.is_question() => {
+                "this is asked from another machine: send `admin <token> <request>`, with the server's --admin-token"
+            }
+            _ => {
+                let token = me.token(self.pending.next_index());
+                self.pending.push(Asked {
+                    hash: u64::MAX,
+                    what: What::Admin,
+                    key: Bytes::from_static(word.as_bytes()),
+                    value: None,
+                    form: Form::Text,
+                    explain: true,
+                    cost: 0,
+                });
+                backend.wish(request.wish.clone(), token);
+                return;
+            }
+        };
+        self.answer(Form::Text, &Answer::Admin { word, done: false, text });
     }
 
     fn get(&mut self, key: &[u8], form: Form, now: Time, backend: &Backend, me: &Registered) -> bool {
@@ -296,6 +329,12 @@ impl Session {
     fn is_full(&self) -> bool {
         self.pending.waiting() >= self.bounds.pending || self.pending.bytes() + self.output().len() >= self.bounds.bytes
     }
+}
+
+/// Compares in a time that does not tell how much is right.
+fn same(one: &[u8], other: &[u8]) -> bool {
+    let differing = one.iter().zip(other).fold(one.len() ^ other.len(), |all, (a, b)| all | usize::from(a ^ b));
+    differing == 0
 }
 
 fn repeated(form: Form, key: &[u8]) -> Bytes {

@@ -43,7 +43,8 @@ struct Connection<'a> {
 /// Serves a client until it leaves, the socket fails, or the port stops.
 pub(super) async fn serve(mut stream: TcpStream, shared: &Shared) {
     let _ = stream.set_nodelay(true);
-    let session = Session::new(&shared.settings);
+    let trusted = stream.peer_addr().is_ok_and(|addr| addr.ip().to_canonical().is_loopback());
+    let session = Session::new(&shared.settings, trusted);
     let me = shared.replies.register();
     let mut connection = Connection { stream: &mut stream, session, shared, me, replies: Vec::new() };
     match connection.run().await {

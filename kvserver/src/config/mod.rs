@@ -52,6 +52,14 @@ pub struct Config {
     pub confirm_reads: bool,
     /// The longest time from one checkpoint to the next.
     pub checkpoint_every: Duration,
+    /// How long a round of comparing all copies takes, if they are compared.
+    pub audit_every: Option<Duration>,
+    /// Leave the cluster on SIGTERM, and how long that may take.
+    pub leave: Option<Duration>,
+    /// Take part again even if removed.
+    pub rejoin: bool,
+    /// What lets clients from elsewhere ask for changes of membership.
+    pub admin_token: Option<String>,
     /// Start on a damaged directory.
     pub salvage: bool,
     /// A cache size or strategy was given, which changes nothing.
@@ -124,6 +132,10 @@ fn validate(raw: Raw) -> Result<Config, String> {
         max_connections: raw.max_connections,
         confirm_reads: raw.reads == "confirm",
         checkpoint_every: Duration::from_secs(raw.checkpoint_seconds),
+        audit_every: (raw.audit_seconds > 0).then(|| Duration::from_secs(raw.audit_seconds)),
+        leave: raw.leave.then(|| Duration::from_secs(raw.leave_seconds)),
+        rejoin: raw.rejoin,
+        admin_token: raw.admin_token,
         salvage: raw.salvage,
         cache_flags: raw.cache_size.is_some() || raw.cache_strategy.is_some(),
     })

@@ -5,6 +5,7 @@
 //! a core returned are performed (pushed to buffers) before its lock is let go, so their order per slot is the core's.
 
 mod asks;
+mod audits;
 mod fatal;
 mod membership;
 pub(crate) mod metrics;
@@ -15,10 +16,12 @@ mod status;
 mod store;
 mod ticker;
 mod topology;
+mod wishes;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use asks::Asks;
+use audits::Audits;
 use common::peer::{Identity, PeerMsg, Purpose};
 use common::position::Position;
 use common::{ClusterRecord, NodeId, Slot, Time, Timing, clock};
@@ -31,6 +34,7 @@ pub(crate) use store::Store;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use topology::Topology;
+use wishes::Wishes;
 
 use crate::links::Links;
 use crate::replica::{Event, Read, Refusal, Reply, Scan, Token, Write};
@@ -53,8 +57,10 @@ pub struct Node {
     store: Store,
     links: Links,
     asks: Asks,
+    wishes: Wishes,
     replies: Arc<Replies>,
     metrics: Metrics,
+    audits: Audits,
     serving: OnceLock<Serving>,
     /// Set together with `serving`, for those who wait for it.
     begun: tokio::sync::watch::Sender<bool>,
@@ -64,6 +70,10 @@ pub struct Node {
     /// The ECS we are registered at.
     ecs: Mutex<Ecs>,
     failure: Failure,
+    /// What is coordinated here is to be given to others: an orderly stop comes next.
+    stepping_down: CancellationToken,
+    /// Nobody can take more of it.
+    relieved: CancellationToken,
     /// An orderly stop has begun.
     leaving: CancellationToken,
     /// Everything ends.
@@ -131,6 +141,22 @@ impl Node {
     #[must_use]
     pub fn serving(&self) -> bool {
         self.serving.get().is_some()
+    }
+
+    /// What the comparisons of copies came to.
+    pub(crate) fn audits(&self) -> &Audits {
+        &self.audits
+    }
+
+    /// The slots that this server coordinates at the moment.
+    pub(crate) fn coordinated(&self) -> Vec<Slot> {
+        let mut slots = Vec::new();
+        self.each_slot(|replica, _| {
+            if replica.is_active() {
+                slots.push(replica.slot());
+            }
+        });
+        slots
     }
 
     /// How many slots the ring has, once that is known.

@@ -43,9 +43,15 @@ impl Node {
             };
             (topology.nodes.get(&me).map(|info| info.state), topology.views.iter().flatten().filter(part).count())
         });
+        if let Some(reason) = self.left() {
+            return Err(reason);
+        }
         match state {
             Some(NodeState::Up | NodeState::Leaving) => {}
-            Some(state) => return Err(format!("waiting to be in the ring: the ECS has this server as {state:?}")),
+            Some(state) => {
+                let notice = self.last_notice().map_or_else(String::new, |notice| format!("; {notice}"));
+                return Err(format!("waiting to be in the ring: the ECS has this server as {state:?}{notice}"));
+            }
             None => return Err("waiting for the ECS to list this server".into()),
         }
         if learning > 0 {
@@ -106,6 +112,7 @@ impl Node {
             "nodes": nodes.into_values().collect::<Vec<_>>(),
             "peers": self.peers_json(),
             "journal": self.store.status_json(),
+            "audit": self.audits.status_json(&self.coordinated()),
             "alarms": self.alarms(),
         })
     }
@@ -163,6 +170,7 @@ impl Node {
         let mut out = String::new();
         self.metrics.render(&mut out);
         self.store.metrics(&mut out);
+        self.audits.metrics(&self.coordinated(), &mut out);
         let (census, _) = self.survey();
         for (name, help, value) in [
             ("annulus_slots_coordinating", "Slots this server coordinates.", census.coordinating),

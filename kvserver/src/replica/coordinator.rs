@@ -6,10 +6,11 @@ use common::control::{Ask, Change};
 use common::peer::{Beacon, Grant, PeerMsg};
 use common::retry::{FORGOTTEN, Known};
 use common::view::Part;
-use common::{Entry, LogId, NodeId, Op, Outcome, Rule, Seq, Time, View};
+use common::{Entry, LogId, NodeId, Op, Outcome, Rule, Seq, Switches, Time, View};
 
 use super::Setup;
 use super::action::{Action, Refusal, Reply, Token, Write, WriteOp};
+use super::audit::Audit;
 use super::lease::Leases;
 use super::log::Log;
 use super::parked::Parked;
@@ -76,8 +77,13 @@ pub(super) struct Coordinator {
     stepped_down: Option<Time>,
     /// R3.
     pub(super) rounds: Rounds,
-    /// Numbers walks.
+    /// Numbers walks and audits.
     walks: u64,
+    pub(super) audit: Option<Audit>,
+    /// Why the slot must stop, if an audit has found that nobody can tell which copy is right.
+    pub(super) condemned: Option<String>,
+    /// The last tick: one that comes late means that this server itself did not run.
+    ticked: Time,
 }
 
 /// Confirmation rounds (R3): one serves all reads that came before it began.
@@ -96,7 +102,7 @@ impl Coordinator {
             phase: Phase::Recovering,
             followers: BTreeMap::new(),
             active_from: ctx.leases.active_from(ctx.view, ctx.setup),
-            view_mark: ctx.log.mark(),
+            view_mark: if ctx.off(Rule::ForgetView) { 0 } else { ctx.log.mark() },
             waiting: BTreeMap::new(),
             parked: Parked::default(),
             writable,
@@ -104,6 +110,9 @@ impl Coordinator {
             stepped_down: None,
             rounds: Rounds::default(),
             walks: ctx.view.epoch.0 << 20,
+            audit: None,
+            condemned: None,
+            ticked: ctx.now,
         };
         if !ctx.log.has_position() {
             // Only a forced recovery can name a copy that is half caught up. It has no log to serve from.
@@ -116,10 +125,10 @@ impl Coordinator {
     }
 
     /// L4: whether this coordinator may stay what it is in `view`.
-    pub(super) fn continues(&self, old: &View, view: &View) -> bool {
+    pub(super) fn continues(&self, old: &View, view: &View, switches: Switches) -> bool {
         let kept = |node: &NodeId| *node == old.coordinator || self.followers.get(node).is_some_and(Progress::required);
         self.phase != Phase::Recovering
-            && view.previous == old.epoch
+            && (view.previous == old.epoch || switches.off(Rule::LeapEpoch))
             && view.coordinator == old.coordinator
             && view.coordinator_boot == old.coordinator_boot
             && view.isr.keys().all(kept)
@@ -152,6 +161,7 @@ impl Coordinator {
             self.followers.insert(node, progress);
         }
         ctx.log.pin(None);
+        self.audit = None;
         for node in self.followers.keys().copied().collect::<Vec<_>>() {
             self.sync(ctx, node);
         }
@@ -159,7 +169,7 @@ impl Coordinator {
 
     pub(super) fn sync(&mut self, ctx: &mut Ctx<'_>, node: NodeId) {
         if let Some(follower) = self.followers.get_mut(&node) {
-            follower.last_send = ctx.now;
+            (follower.last_send, follower.last_sync) = (ctx.now, ctx.now);
         }
         let (lineage, end) = (ctx.log.image.lineage.clone(), ctx.log.end().seq);
         let commit = ctx.log.commit();
@@ -177,13 +187,15 @@ impl Coordinator {
         }
         let narrow = setup.switches.off(Rule::NarrowLease);
         let counted = self.required().filter(|(_, f)| !narrow || f.standing == Standing::Member);
-        let until = |f: &Progress| f.beacon_acked.map_or(Time::ZERO, |sent| sent + setup.timing.held());
+        let until = |f: &Progress| f.beacon_acked.map_or(Time::ZERO, |sent| sent + setup.held());
         counted.map(|(_, f)| until(f)).min().unwrap_or(Time::MAX)
     }
 
     /// Whether reads may be answered from the committed map now.
     pub(super) fn may_read(&self, now: Time, setup: &Setup) -> bool {
-        matches!(self.phase, Phase::Active | Phase::Draining { .. }) && now < self.lease_until(setup)
+        let released = matches!(self.phase, Phase::Released { .. }) && setup.switches.off(Rule::ReadReleased);
+        let serves = matches!(self.phase, Phase::Active | Phase::Draining { .. }) || released;
+        serves && now < self.lease_until(setup)
     }
 
     /// A client's write: proposed, parked or refused.
@@ -205,15 +217,15 @@ impl Coordinator {
 
     fn propose(&mut self, ctx: &mut Ctx<'_>, write: Write, token: Token) {
         if let Some(request) = &write.request {
-            if let Some(seq) = ctx.log.in_flight(request) {
+            if let Some(seq) = ctx.log.in_flight(request).filter(|_| !ctx.off(Rule::RetryInFlight)) {
                 self.waiting.entry(seq).or_default().push((token, ctx.now));
                 return;
             }
             let reply = match ctx.log.image.retries.lookup(request) {
                 Known::Done(outcome) => Some(Reply::Written(outcome)),
-                Known::Forgotten => Some(Reply::Unknown(FORGOTTEN)),
-                Known::Stranger if write.retry => Some(Reply::Unknown(FORGOTTEN)),
-                Known::Stranger | Known::Never => None,
+                Known::Forgotten if !ctx.off(Rule::RetryForgotten) => Some(Reply::Unknown(FORGOTTEN)),
+                Known::Stranger if write.retry && !ctx.off(Rule::RetryStranger) => Some(Reply::Unknown(FORGOTTEN)),
+                Known::Forgotten | Known::Stranger | Known::Never => None,
             };
             if let Some(reply) = reply {
                 ctx.out.push(Action::Reply { token, reply });
@@ -264,11 +276,7 @@ impl Coordinator {
         follower.streaming = false;
         match follower.standing {
             // An ISR member has every committed entry; one that does not has lost some: it must not count any longer.
-            Standing::Member | Standing::Pending { .. } => {
-                if follower.may_ask(ctx.now, &ctx.setup.timing) {
-                    ctx.ask(Change::Shrink { node });
-                }
-            }
+            Standing::Member | Standing::Pending { .. } => self.demote(ctx, node),
             Standing::Learner if self.phase == Phase::Active => self.begin_walk(ctx, node),
             Standing::Learner => {}
         }
@@ -421,6 +429,7 @@ impl Coordinator {
 
     /// Time passed.
     pub(super) fn tick(&mut self, ctx: &mut Ctx<'_>) {
+        self.excuse(ctx);
         self.chase(ctx);
         self.give_up_waiting(ctx);
         if let Phase::Released { to, asked } = self.phase
@@ -436,6 +445,15 @@ impl Coordinator {
             ctx.ask(Change::StepDown);
         }
         self.step(ctx);
+    }
+
+    /// Ticks are at most a beacon apart. After a longer pause of this very server (stopped, or starved of processor time)
+    /// what the followers said meanwhile still waits to be read: their silence counts from now on only.
+    fn excuse(&mut self, ctx: &Ctx<'_>) {
+        let last = std::mem::replace(&mut self.ticked, ctx.now);
+        if ctx.now.since(last) > ctx.setup.timing.lease {
+            self.followers.values_mut().for_each(|f| (f.heard, f.stalled) = (ctx.now, ctx.now));
+        }
     }
 
     /// C2, and everything that may have been lost on the way.
@@ -544,7 +562,8 @@ impl Coordinator {
     /// R3: joins the round that begins after now; returns its number.
     pub(super) fn join_round(&mut self, ctx: &mut Ctx<'_>) -> u64 {
         if self.rounds.latest > self.rounds.confirmed {
-            return self.rounds.latest + 1;
+            // Answers to the open round may have been given before this read came.
+            return self.rounds.latest + u64::from(!ctx.off(Rule::StaleRound));
         }
         self.begin_round(ctx);
         self.rounds.latest

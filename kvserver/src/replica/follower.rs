@@ -6,6 +6,8 @@ use common::peer::{Beacon, BeaconAck, Leaf, PeerMsg};
 use common::view::Part;
 use common::{Entry, Lineage, LogId, NodeId, Rule, Seq};
 
+use super::action::{Action, Audited};
+use super::audit::Question;
 use super::coordinator::Ctx;
 use crate::storage::SlotMap;
 use crate::storage::map::LEAVES;
@@ -28,12 +30,14 @@ pub(super) struct Follower {
     walk: Option<(u64, u32)>,
     /// The walk that was finished last.
     walked: Option<u64>,
+    /// An audit's question about a position that is not reached yet.
+    pub(super) question: Option<Question>,
 }
 
 impl Follower {
     pub(super) fn new(part: Part, view_mark: u64) -> Follower {
         let (deferred, acked) = (Vec::new(), Seq(0));
-        Follower { part, synced: false, view_mark, deferred, acked, walk: None, walked: None }
+        Follower { part, synced: false, view_mark, deferred, acked, walk: None, walked: None, question: None }
     }
 
     /// A message of the coordinator at the current epoch. True if the slot has seen the impossible and must stop.
@@ -45,6 +49,8 @@ impl Follower {
                 return self.take(ctx, from, prev, entries, commit);
             }
             PeerMsg::Confirm { round, .. } => ctx.send(from, PeerMsg::ConfirmAck { slot, epoch, round }),
+            PeerMsg::Audit { audit, at, what, .. } if self.part == Part::Member => self.asked(ctx, audit, at, what),
+            PeerMsg::Distrust { .. } => self.distrusted(ctx),
             PeerMsg::WalkBegin { walk, .. } if self.part == Part::Learner => self.walk_begin(ctx, walk),
             PeerMsg::WalkFill { walk, frame, leaves, .. } => {
                 let Some((_, expected)) = self.walk.as_mut().filter(|(current, _)| *current == walk) else {
@@ -76,11 +82,12 @@ impl Follower {
 
     /// W2: cuts the tail where the two logs part, and says how far they agree.
     fn sync(&mut self, ctx: &mut Ctx<'_>, from: NodeId, lineage: &Lineage, end: Seq) -> Result<(), String> {
+        let condemned = ctx.log.distrusted && !ctx.off(Rule::KeepCondemned);
         let (slot, epoch, commit) = (ctx.view.slot, ctx.view.epoch, ctx.log.commit());
         let mut at = None;
         // Asked again, or an old question, perhaps from before a restart: whoever has entries of this very epoch was in
         // session at it. Within an epoch the coordinator's log only grows, so nothing is cut.
-        let again = self.synced || (ctx.log.has_position() && ctx.log.end().epoch == epoch);
+        let again = !condemned && (self.synced || (ctx.log.has_position() && ctx.log.end().epoch == epoch));
         if again {
             at = Some(ctx.log.end().seq);
         } else if self.contradicts(ctx, lineage, end) {
@@ -88,7 +95,7 @@ impl Follower {
                 let base = ctx.log.image.base;
                 return Err(format!("slot {slot}: entry {base:?}, committed here, is another one at {from}"));
             }
-        } else if ctx.log.has_position() {
+        } else if ctx.log.has_position() && !condemned {
             let (my_end, mine) = (ctx.log.end().seq, &ctx.log.image.lineage);
             at = mine.agreed(my_end, commit, lineage, end);
             if ctx.off(Rule::NoEpochMatch) {
@@ -108,6 +115,15 @@ impl Follower {
         let (store, boot) = (ctx.setup.me.store, ctx.setup.me.boot);
         self.when_durable(ctx, PeerMsg::SyncAck { slot, epoch, at, commit, store, boot });
         Ok(())
+    }
+
+    /// An audit has found this copy wrong. It says that it has no position, which makes the coordinator take it out.
+    fn distrusted(&mut self, ctx: &mut Ctx<'_>) {
+        ctx.log.distrusted = true;
+        self.synced = false;
+        let (slot, epoch, commit) = (ctx.view.slot, ctx.view.epoch, ctx.log.commit());
+        let (store, boot) = (ctx.setup.me.store, ctx.setup.me.boot);
+        self.when_durable(ctx, PeerMsg::SyncAck { slot, epoch, at: None, commit, store, boot });
     }
 
     /// Whether the coordinator's log has another entry where this copy's committed ones end. No member can be in that
@@ -153,9 +169,16 @@ impl Follower {
     /// What the coordinator says is committed is committed here as far as the log goes: the logs are equal.
     pub(super) fn learn_commit(&mut self, ctx: &mut Ctx<'_>, commit: Seq) {
         let commit = commit.min(ctx.log.end().seq);
-        if self.synced && commit > ctx.log.commit() {
-            ctx.log.commit_to(commit, |_| {});
+        let equal = self.synced || ctx.off(Rule::CommitBlind);
+        if !equal || commit <= ctx.log.commit() {
+            return;
         }
+        if let Some(at) = self.question.as_ref().map(|question| question.at).filter(|at| *at < commit) {
+            ctx.log.commit_to(at, |_| {});
+            self.compare(ctx);
+        }
+        ctx.log.commit_to(commit, |_| {});
+        self.compare(ctx);
     }
 
     fn acknowledge(&mut self, ctx: &mut Ctx<'_>, to: NodeId) {
@@ -168,7 +191,7 @@ impl Follower {
     /// Says `msg` to the coordinator once everything recorded so far is on disk.
     fn when_durable(&mut self, ctx: &mut Ctx<'_>, msg: PeerMsg) {
         let mark = ctx.log.mark();
-        if ctx.log.is_durable(mark) || ctx.off(Rule::NoFsync) {
+        if ctx.log.is_durable(mark) || ctx.off(Rule::NoFsync) || ctx.off(Rule::ForgetView) {
             return ctx.send(ctx.view.coordinator, msg);
         }
         // A repeated question needs one answer only.
@@ -189,7 +212,7 @@ impl Follower {
 
     /// L1: a beacon at the current epoch from its coordinator.
     pub(super) fn beacon(&mut self, ctx: &mut Ctx<'_>, beacon: &Beacon) -> BeaconAck {
-        ctx.leases.promise(ctx.now, beacon.epoch, &ctx.setup.timing);
+        ctx.leases.promise(ctx.now, beacon.epoch, ctx.setup);
         if let Some(grant) = &beacon.grant {
             ctx.leases.hold(ctx.now, beacon.epoch, grant, ctx.setup);
         }
@@ -207,7 +230,7 @@ impl Follower {
         if self.walk.is_none_or(|(current, _)| current != walk) {
             self.walk = Some((walk, 0));
             if ctx.log.has_position() && !ctx.off(Rule::ClaimKept) {
-                let applied = ctx.log.commit();
+                let applied = if ctx.off(Rule::WalkBlind) { Seq(0) } else { ctx.log.commit() };
                 ctx.log.image.base = None;
                 ctx.log.image.tail.clear();
                 ctx.log.image.lineage = Lineage::default();
@@ -242,13 +265,16 @@ impl Follower {
         let (slot, epoch) = (ctx.view.slot, ctx.view.epoch);
         entries.iter().for_each(|entry| ctx.log.image.map.apply(&entry.op));
         self.walk = None;
-        let ok = ctx.log.image.map.root() == root;
+        let ok = ctx.log.image.map.root() == root || ctx.off(Rule::WalkUnchecked);
         if ok {
             (ctx.log.image.base, ctx.log.image.tail) = (Some(at), VecDeque::new());
             (ctx.log.image.lineage, ctx.log.image.retries) = (lineage.clone(), retries.clone());
             ctx.log.record(Change::WalkEnd { entries, at, lineage, retries }, ctx.out);
             ctx.log.reset();
             self.walked = Some(walk);
+            if std::mem::take(&mut ctx.log.distrusted) {
+                ctx.out.push(Action::Audited(Audited::Repaired));
+            }
         } else {
             // The next walk compares with what is here now, so the journal must say what that is.
             let leaves = contents(&ctx.log.image.map, &entries);

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use common::peer::Grant;
-use common::{Epoch, NodeId, Rule, Time, Timing, View};
+use common::{Epoch, NodeId, Rule, Time, View};
 
 use super::Setup;
 
@@ -22,8 +22,8 @@ pub(super) struct Leases {
 
 impl Leases {
     /// L1: a beacon of the current epoch's coordinator is about to be acknowledged.
-    pub(super) fn promise(&mut self, now: Time, epoch: Epoch, timing: &Timing) {
-        let until = now + timing.promised();
+    pub(super) fn promise(&mut self, now: Time, epoch: Epoch, setup: &Setup) {
+        let until = now + setup.promised();
         if self.promise.is_none_or(|(e, t)| epoch > e || until > t) {
             self.promise = Some((epoch, until));
         }
@@ -31,10 +31,12 @@ impl Leases {
 
     /// A grant arrived. One that answers another start of this server counts for nothing: its clock may have been another.
     pub(super) fn hold(&mut self, now: Time, epoch: Epoch, grant: &Grant, setup: &Setup) {
-        if grant.answered < setup.started || grant.answered > now {
+        let foreign = grant.answered < setup.started || grant.answered > now;
+        if foreign && !setup.switches.off(Rule::OldGrant) {
             return;
         }
-        let until = grant.answered + Timing::granted(std::time::Duration::from_micros(grant.micros));
+        let from = if setup.switches.off(Rule::LateHold) { now } else { grant.answered };
+        let until = from + setup.granted(std::time::Duration::from_micros(grant.micros));
         if self.held.is_none_or(|(e, t)| epoch > e || until > t) {
             self.held = Some((epoch, until));
         }
@@ -63,6 +65,7 @@ impl Leases {
         let mut from = Time::ZERO;
         if let Some((epoch, until)) = self.promise
             && view.released != Some(epoch)
+            && !(view.released.is_some() && off(Rule::AnyRelease))
             && !off(Rule::NoPromiseWait)
         {
             from = from.max(until);
@@ -71,7 +74,7 @@ impl Leases {
             from = from.max(self.granted.values().copied().max().unwrap_or(Time::ZERO));
         }
         if setup.waits_after_boot() && !off(Rule::NoBootWait) {
-            from = from.max(setup.started + setup.timing.promised());
+            from = from.max(setup.started + setup.promised());
         }
         from
     }

@@ -10,6 +10,7 @@
 //! [`follower`] (members and learners). Shared by all: [`log`], [`lease`], [`reads`].
 
 mod action;
+mod audit;
 mod coordinator;
 mod follower;
 mod inspect;
@@ -20,6 +21,8 @@ mod progress;
 mod reads;
 mod walk;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use common::peer::{Beacon, BeaconAck, Identity, PeerMsg};
 use common::position::Position;
@@ -27,7 +30,7 @@ use common::text::encode_page;
 use common::view::Part;
 use common::{BootId, Epoch, NodeId, Rule, Slot, Switches, Time, Timing, View};
 
-pub use self::action::{Action, Event, Read, Refusal, Reply, Scan, Token, Write, WriteOp};
+pub use self::action::{Action, Audited, Event, Read, Refusal, Reply, Scan, Token, Write, WriteOp};
 use self::coordinator::{Coordinator, Ctx, Phase};
 use self::follower::Follower;
 use self::lease::Leases;
@@ -35,8 +38,8 @@ use self::log::Log;
 use self::parked::Parked;
 use self::progress::is_answer;
 use self::reads::{Asker, MAX_WAITING, Need, Reads, Waiting, Want};
-use crate::storage::SlotImage;
 use crate::storage::record::Change;
+use crate::storage::{SlotImage, SlotMap};
 
 /// What every replica of a process shares.
 #[derive(Clone, Debug)]
@@ -59,6 +62,21 @@ impl Setup {
     /// Whether promises of an earlier start may still bind. A directory's first start had none before it.
     fn waits_after_boot(&self) -> bool {
         !self.standalone && self.me.boot > BootId(1)
+    }
+
+    /// [`Timing::held`].
+    fn held(&self) -> Duration {
+        if self.switches.off(Rule::NoDrift) { self.timing.lease } else { self.timing.held() }
+    }
+
+    /// [`Timing::promised`].
+    fn promised(&self) -> Duration {
+        if self.switches.off(Rule::NoDrift) { self.timing.lease } else { self.timing.promised() }
+    }
+
+    /// [`Timing::granted`].
+    fn granted(&self, length: Duration) -> Duration {
+        if self.switches.off(Rule::NoDrift) { length } else { Timing::granted(length) }
     }
 }
 
@@ -152,8 +170,10 @@ impl Replica {
                     c.writable = writable;
                 }
             }
+            Event::Audit => self.coordinate(now, out, Coordinator::begin_audit),
             Event::Tick => self.coordinate(now, out, Coordinator::tick),
         }
+        self.stop_if_condemned(out);
         self.pump_reads(now, out);
         self.schedule(now);
         debug_assert!(self.log.commit() <= self.log.end().seq, "I6");
@@ -212,7 +232,7 @@ impl Replica {
         self.log.adopt(view, out);
         self.reads.start_over();
         let continues = match (&self.role, &old) {
-            (Role::Coordinator(c), Some(old)) => c.continues(old, view),
+            (Role::Coordinator(c), Some(old)) => c.continues(old, view, self.setup.switches),
             _ => false,
         };
         if continues {
@@ -236,8 +256,13 @@ impl Replica {
             }
             Part::Coordinator => Role::Former,
             Part::None => Role::Outside,
-            part => Role::Follower(Follower::new(part, self.log.mark())),
+            part => Role::Follower(Follower::new(part, self.view_mark())),
         };
+    }
+
+    /// The mark that must be on disk before anything is said at the present epoch (W2).
+    fn view_mark(&self) -> u64 {
+        if self.setup.switches.off(Rule::ForgetView) { 0 } else { self.log.mark() }
     }
 
     /// A peer's message: fenced by epoch (W2), then for the role it belongs to.
@@ -299,7 +324,7 @@ impl Replica {
                         return;
                     }
                     follower.identity = Some((store, boot));
-                    if commit > ctx.log.end().seq && follower.required() {
+                    if commit > ctx.log.end().seq && follower.required() && !ctx.off(Rule::IgnoreBehind) {
                         c.has_lost_entries(ctx, from, commit);
                     } else {
                         c.sync_acked(ctx, from, at);
@@ -318,6 +343,7 @@ impl Replica {
                         c.flush(ctx, from);
                     }
                 }
+                PeerMsg::AuditAck { audit, found, .. } => c.audit_answer(ctx, from, audit, found),
                 PeerMsg::ConfirmAck { round, .. } => c.round_acked(ctx, Some((from, round)), wanted),
                 msg => c.walk_answer(ctx, from, msg),
             }
@@ -410,7 +436,9 @@ impl Replica {
         }
         let confirm = self.setup.confirm_reads;
         match (&self.role, &self.view) {
-            (Role::Coordinator(c), _) if confirm && c.phase == Phase::Active => Leave::Confirm,
+            (Role::Coordinator(c), _) if confirm && c.phase == Phase::Active => {
+                if self.setup.switches.off(Rule::LazyConfirm) { Leave::Now } else { Leave::Confirm }
+            }
             (Role::Coordinator(c), _) if !confirm && c.may_read(now, &self.setup) => Leave::Now,
             (Role::Coordinator(_) | Role::Former, _) => Leave::Wait,
             (_, None) => Leave::Refused(NO_VIEW),
@@ -562,7 +590,8 @@ impl Replica {
             follower.heard = ctx.now;
             if follower.beacon_acked.is_none_or(|latest| sent >= latest) {
                 // The latest answer, not the highest clock: a machine that restarted counts from zero again.
-                (follower.beacon_acked, follower.answered) = (Some(sent), Some(answered));
+                let counted = if ctx.off(Rule::LateCount) { ctx.now } else { sent };
+                (follower.beacon_acked, follower.answered) = (Some(counted), Some(answered));
             }
             match ack.end {
                 Some(end) if follower.synced && follower.streaming && follower.acked(ctx.now, end) => {
@@ -583,13 +612,27 @@ impl Replica {
 
     /// The ECS orders an unneeded copy away.
     fn drop_copy(&mut self, epoch: Epoch, out: &mut Vec<Action>) {
-        if self.epoch() != Some(epoch) || self.part() != Part::None || self.log.is_blank() {
+        let ordered = self.epoch() == Some(epoch) && self.part() == Part::None;
+        if self.log.is_blank() || !(ordered || self.setup.switches.off(Rule::StaleDrop)) {
             return;
         }
         self.log.record(Change::Drop { epoch }, out);
         let (mark, view) = (self.log.image.mark, self.log.image.view.take());
         self.log.image = SlotImage { mark, view, ..SlotImage::empty() };
+        self.log.distrusted = false;
         self.log.reset();
+    }
+
+    /// Changes the copy behind the protocol's back, as a failing memory or a wrong hand would. For tests of the repair.
+    pub fn damage<R>(&mut self, change: impl FnOnce(&mut SlotMap) -> R) -> R {
+        change(&mut self.log.image.map)
+    }
+
+    fn stop_if_condemned(&mut self, out: &mut Vec<Action>) {
+        let Role::Coordinator(c) = &mut self.role else { return };
+        if let Some(why) = c.condemned.take() {
+            self.stop(why, out);
+        }
     }
 
     /// Something impossible was seen: better no answer than a wrong one.

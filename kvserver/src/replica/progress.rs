@@ -52,6 +52,9 @@ pub(super) struct Progress {
     gap: Option<Seq>,
     /// When the last Sync, append or walk message went out.
     pub(super) last_send: Time,
+    /// When the last Sync went out. Apart from `last_send`, which every append renews: under steady writes an unanswered
+    /// Sync would otherwise never be sent again.
+    pub(super) last_sync: Time,
     /// How often in a row the same was sent again.
     resends: u32,
     /// The send time of the latest beacon it acknowledged.
@@ -79,6 +82,7 @@ impl Progress {
             stalled: now,
             gap: None,
             last_send: Time::ZERO,
+            last_sync: Time::ZERO,
             resends: 0,
             beacon_acked: None,
             answered: None,
@@ -163,7 +167,8 @@ impl Progress {
     pub(super) fn should_resend(&mut self, now: Time, timing: &Timing) -> bool {
         let waiting = !self.synced || self.matched < self.sent || self.walk.is_some();
         let patience: Duration = timing.resend * (1 << self.resends.min(4));
-        if !waiting || now.since(self.last_send) < patience {
+        let last = if self.synced || self.walk.is_some() { self.last_send } else { self.last_sync };
+        if !waiting || now.since(last) < patience {
             return false;
         }
         self.resends += 1;
@@ -223,5 +228,6 @@ pub(super) fn is_answer(msg: &PeerMsg) -> bool {
             | M::WalkDigests { .. }
             | M::WalkFillAck { .. }
             | M::WalkDone { .. }
+            | M::AuditAck { .. }
     )
 }
