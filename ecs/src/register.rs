@@ -184,7 +184,7 @@ impl Ecs {
              directory is a copy of its: use an empty one, or stop that server first",
             info.node
         );
-        Err(Refusal { reason, fatal: false })
+        Err(Refusal { reason, then: Then::Retry })
     }
 
     /// No two live servers share an address.
