@@ -214,8 +214,9 @@ impl Arena {
         self.servers.push(Seat { process: None, dir: self.folder.join(format!("data{number}")) });
         if let Net::Wired(wires) = &self.net {
             let (proxy, real) = (self.ip(super::PROXY + number), self.ip(number));
-            for port in [CLIENT_PORT, PEER_PORT] {
-                wires.listen(&format!("{proxy}:{port}"), &format!("{real}:{port}"), None, Who::Server(number))?;
+            // Only clients dial the one; who dials the other has to be found out.
+            for (port, dialer) in [(CLIENT_PORT, Some(Who::Client)), (PEER_PORT, None)] {
+                wires.listen(&format!("{proxy}:{port}"), &format!("{real}:{port}"), dialer, Who::Server(number))?;
             }
             let own = format!("{}:{ECS_PORT}", self.ip(super::ECS_PROXY + number));
             wires.listen(&own, &self.ecs_address(), Some(Who::Server(number)), Who::Ecs)?;

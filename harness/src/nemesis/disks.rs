@@ -218,13 +218,14 @@ fn no_descriptors(stage: &Stage) -> anyhow::Result<Done> {
     let address = play.arena.address(2);
     let crowd: Vec<Text> =
         (0..200).filter_map(|_| Text::connect_within(&address, Duration::from_secs(2)).ok()).collect();
-    play.goes_on()?;
+    std::thread::sleep(Duration::from_secs(stage.pick(5, 1)));
     let ended = play.arena.process(2)?.try_ended()?;
     ensure!(ended.is_none(), "it ended without descriptors ({ended:?}):\n{}", play.arena.said(2)?);
     let said = play.arena.said(2)?;
     ensure!(said.contains("connections"), "nothing was said about the limit:\n{said}");
     let came = crowd.len();
     drop(crowd);
+    play.goes_on()?;
     play.arena.stop(2)?;
     play.arena.start(2)?;
     play.end(3, format!("gave a server 64 file descriptors and {came} connections more"))

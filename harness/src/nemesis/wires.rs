@@ -75,10 +75,15 @@ impl Wires {
         let (real, shared, rules) = (real.to_owned(), self.shared.clone(), self.rules.subscribe());
         runtime.spawn(async move {
             while let Ok((stream, from)) = listener.accept().await {
-                let dialer = dialer.unwrap_or_else(|| shared.owner(from.port()));
-                let link = Link { shared: shared.clone(), rules: rules.clone(), dialer, target };
-                let real = real.clone();
-                tokio::spawn(async move { link.carry(stream, &real).await });
+                let (shared, rules, real) = (shared.clone(), rules.clone(), real.clone());
+                tokio::spawn(async move {
+                    let dialer = match dialer {
+                        Some(dialer) => dialer,
+                        // The system's table may be long: nobody else is to wait for it.
+                        None => shared.clone().find(from.port()).await,
+                    };
+                    Link { shared, rules, dialer, target }.carry(stream, &real).await;
+                });
             }
         });
         Ok(())
@@ -123,6 +128,10 @@ impl Drop for Wires {
 }
 
 impl Shared {
+    async fn find(self: Arc<Self>, port: u16) -> Who {
+        tokio::task::spawn_blocking(move || self.owner(port)).await.unwrap_or(Who::Client)
+    }
+
     /// Whose process has the socket with this local port. Whoever is not known is a client.
     fn owner(&self, port: u16) -> Who {
         let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner).clone();
