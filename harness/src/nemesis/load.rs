@@ -54,7 +54,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// How one attempt ended.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Heard {
     /// With this answer.
     Answer(Action),
