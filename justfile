@@ -36,7 +36,7 @@ survive *file:
     cargo run --release -p harness --bin survive -- {{file}}
 
 # What the table of faults promises, on real processes (20 minutes): all scenarios, or those named. `--list` shows them.
-nemesis *args="--all":
+nemesis *args="--all --jobs 2":
     cargo run --release -p harness --bin nemesis -- {{args}}
 
 # Annulus and its peers in turn, with ratios. Peers that are not installed are named and skipped.

@@ -1,7 +1,7 @@
 //! Who may take part: the answer to a registration.
 //!
 //! One identity is one process at a time: the higher boot wins and the other is fenced, so a copied directory cannot
-//! speak with two voices. One address is one server: a stranger at the address of one that is gone has come with an
+//! speak with two voices. What the copy holds is as old as the copy: it counts as a server that was down. One address is one server: a stranger at the address of one that is gone has come with an
 //! empty disk to take its place.
 
 use std::collections::BTreeMap;
@@ -62,7 +62,11 @@ impl Ecs {
         }
         let info = caller.info;
         let (node, boot) = (info.node, info.boot);
+        let copied = self.is_of_a_copy(&info);
         self.supersede(&info, out);
+        if copied {
+            self.discount(now, &info, out);
+        }
         let mut commands = match self.cluster.nodes().get(&node) {
             Some(known) => self.returned(known, info),
             None => self.arrived(now, info, out),
@@ -106,6 +110,7 @@ impl Ecs {
         check_spelling(info)?;
         self.check_departed(caller)?;
         self.check_identity(info)?;
+        self.check_sole_copies(info)?;
         self.check_addresses(info)
     }
 
@@ -160,6 +165,38 @@ impl Ecs {
             return Err(Refusal { reason, then: Then::Stop });
         }
         Ok(())
+    }
+
+    /// A later start at another place, while the one before it is connected: a directory is locked while it is used, so
+    /// this one was copied, and lacks whatever has been acknowledged since.
+    fn is_of_a_copy(&self, info: &NodeInfo) -> bool {
+        let known = self.cluster.nodes().get(&info.node);
+        let later = |known: &NodeInfo| info.boot > known.boot && info.client_addr != known.client_addr;
+        known.is_some_and(later) && self.detector.connected(info.node)
+    }
+
+    /// Takes the node out of every ISR before the copy is let in: it catches up like any server that was down.
+    fn discount(&mut self, now: Time, info: &NodeInfo, out: &mut Vec<Action>) {
+        let mut found = Vec::new();
+        let why = format!("start {} at {} uses a copy of its directory", info.boot, info.client_addr);
+        self.detector.gone(info.node, &why, now, &mut found);
+        let commands = self.act_on(now, found, out);
+        self.settle(now, commands, BTreeMap::new(), out);
+    }
+
+    /// Where the connected process is the last one in sync, its copy must not take its place.
+    fn check_sole_copies(&self, info: &NodeInfo) -> Result<(), Refusal> {
+        let sole = |view: &&common::View| view.isr.len() == 1 && view.isr.contains_key(&info.node);
+        let slots = self.cluster.views().iter().filter(sole).count();
+        if slots == 0 || !self.is_of_a_copy(info) {
+            return Ok(());
+        }
+        let reason = format!(
+            "an earlier start of server {} is connected and holds the only in-sync copy of {slots} slots, and your data \
+             directory is a copy of its: use an empty one, or stop that server first",
+            info.node
+        );
+        Err(Refusal { reason, then: Then::Retry })
     }
 
     /// No two live servers share an address.

@@ -64,5 +64,9 @@ fn only_the_client_reads_the_wall_clock() {
         readers.extend(String::from_utf8_lossy(&found.stdout).lines().map(str::to_owned));
     }
     readers.sort();
-    assert_eq!(readers, ["common/src/clock.rs", "kvclient/src/client.rs"], "a new reader of the wall clock: see docs/testing.md");
+    assert_eq!(
+        readers,
+        ["common/src/clock.rs", "kvclient/src/client.rs"],
+        "a new reader of the wall clock: see docs/testing.md"
+    );
 }

@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use clap::Parser;
@@ -25,6 +27,9 @@ struct Args {
     /// Short pauses and sweeps, as the tests have them.
     #[arg(long)]
     short: bool,
+    /// Scenarios at a time: most of one's time is waiting, but pauses grow when processors are short.
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
     /// One JSON object a scenario.
     #[arg(long)]
     json: bool,
@@ -57,14 +62,15 @@ fn play(args: &Args) -> anyhow::Result<usize> {
     let chosen: Vec<Scenario> = if args.all {
         all()
     } else {
-        let find = |name: &String| named(name).ok_or_else(|| anyhow::anyhow!("no scenario is called {name}: see --list"));
+        let find =
+            |name: &String| named(name).ok_or_else(|| anyhow::anyhow!("no scenario is called {name}: see --list"));
         args.names.iter().map(find).collect::<anyhow::Result<_>>()?
     };
     let program = args.program.clone().map_or_else(std::env::current_exe, Ok)?;
     let stage = Stage { program, long: !args.short };
     mounts::sweep();
     let began = Instant::now();
-    let outcomes: Vec<Outcome> = chosen.iter().map(|scenario| one(scenario, &stage, args.json)).collect();
+    let outcomes = side_by_side(&chosen, &stage, args);
     let count = |verdict: &str| outcomes.iter().filter(|outcome| outcome.verdict == verdict).count();
     if !args.json {
         println!(
@@ -79,6 +85,22 @@ fn play(args: &Args) -> anyhow::Result<usize> {
         }
     }
     Ok(count("FAILED"))
+}
+
+/// Each of `--jobs` threads takes the next scenario until there is none; lines come as scenarios end.
+fn side_by_side(chosen: &[Scenario], stage: &Stage, args: &Args) -> Vec<Outcome> {
+    let (next, outcomes) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..args.jobs.max(1) {
+            scope.spawn(|| {
+                while let Some(scenario) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let outcome = one(scenario, stage, args.json);
+                    outcomes.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
+                }
+            });
+        }
+    });
+    outcomes.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn one(scenario: &Scenario, stage: &Stage, json: bool) -> Outcome {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use common::NodeId;
 use playground::node;
 use playground::process::{Launch, Process, Signal, describe};
 use playground::status::{self, Summary};
@@ -96,6 +97,12 @@ fn claim() -> anyhow::Result<([u8; 2], TcpListener)> {
         }
     }
     bail!("no free network 127.x.y.0/24 was found")
+}
+
+/// The id in a server's first words: `kvserver 0.1.0, node 8a3c7528d3ddfa3b, start 1`.
+fn node_in(said: &str) -> Option<NodeId> {
+    let hex = said.split_once(", node ")?.1.split(',').next()?;
+    u64::from_str_radix(hex, 16).ok().map(NodeId)
 }
 
 impl Arena {
@@ -214,8 +221,9 @@ impl Arena {
         self.servers.push(Seat { process: None, dir: self.folder.join(format!("data{number}")) });
         if let Net::Wired(wires) = &self.net {
             let (proxy, real) = (self.ip(super::PROXY + number), self.ip(number));
-            for port in [CLIENT_PORT, PEER_PORT] {
-                wires.listen(&format!("{proxy}:{port}"), &format!("{real}:{port}"), None, Who::Server(number))?;
+            // Only clients dial the one; who dials the other has to be found out.
+            for (port, dialer) in [(CLIENT_PORT, Some(Who::Client)), (PEER_PORT, None)] {
+                wires.listen(&format!("{proxy}:{port}"), &format!("{real}:{port}"), dialer, Who::Server(number))?;
             }
             let own = format!("{}:{ECS_PORT}", self.ip(super::ECS_PROXY + number));
             wires.listen(&own, &self.ecs_address(), Some(Who::Server(number)), Who::Ecs)?;
@@ -250,7 +258,14 @@ impl Arena {
     /// It does not listen.
     pub fn start_under(&mut self, number: usize, wrap: &Wrap) -> anyhow::Result<()> {
         self.spawn(number, wrap)?;
-        self.process(number)?.listening(LISTEN)
+        self.process(number)?.listening(LISTEN)?;
+        let said = self.said(number)?;
+        if let Net::Wired(wires) = &self.net
+            && let Some(node) = node_in(&said)
+        {
+            wires.know(node, Who::Server(number));
+        }
+        Ok(())
     }
 
     /// Starts it and waits for nothing.
@@ -262,9 +277,6 @@ impl Arena {
         // The one before it goes first: port and directory are the same.
         self.seat_of(number).process = None;
         let process = Process::spawn(launch)?;
-        if let Net::Wired(wires) = &self.net {
-            wires.know(process.id(), if number == 0 { Who::Ecs } else { Who::Server(number) });
-        }
         self.seat_of(number).process = Some(process);
         Ok(())
     }

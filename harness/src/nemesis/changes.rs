@@ -9,9 +9,11 @@ use super::arena::{HEAL, Wrap};
 use super::play::{Done, Play, Stage};
 use super::run::{Need, Scenario};
 use super::strace::{self, Fault};
+use crate::real::Text;
 
 pub(super) const ALL: &[Scenario] = &[
     Scenario { name: "one-to-five", needs: &[], run: one_to_five },
+    Scenario { name: "five-to-one", needs: &[], run: five_to_one },
     Scenario { name: "rolling-restart", needs: &[], run: rolling_restart },
     Scenario { name: "two-joins", needs: &[], run: two_joins },
     Scenario { name: "join-with-failure", needs: &[], run: join_with_failure },
@@ -39,11 +41,31 @@ fn one_to_five(stage: &Stage) -> anyhow::Result<Done> {
     play.end(5, "let four servers join one, one after another; the ring was right after each")
 }
 
+/// Asks a server to leave, and waits until it has ended by itself, with exit code 0.
+fn leave(play: &mut Play, number: usize) -> anyhow::Result<()> {
+    let answer = Text::connect(&play.arena.address(number))?.ask("leave")?;
+    ensure!(answer.starts_with("LEAVE_SUCCESS"), "server {number} answered leave with {answer}");
+    let end = play.arena.ended(number, HEAL)?;
+    ensure!(end.success(), "server {number} left with {end}:\n{}", play.arena.said(number)?);
+    Ok(())
+}
+
+fn five_to_one(stage: &Stage) -> anyhow::Result<Done> {
+    let mut play = Play::plain(stage, 5)?;
+    for live in (1..=4).rev() {
+        leave(&mut play, live + 1)?;
+        play.arena.settled(live, HEAL)?;
+        play.goes_on()?;
+        ring_is_right(&play, live)?;
+    }
+    play.end(1, "let four servers leave five, one after another; the ring was right after each")
+}
+
 /// The keyrange names every server, the same at each of them, and every position belongs to one.
 fn ring_is_right(play: &Play, live: usize) -> anyhow::Result<()> {
     let mut rings = Vec::new();
     for number in 1..=live {
-        let mut text = crate::real::Text::connect(&play.arena.address(number))?;
+        let mut text = Text::connect(&play.arena.address(number))?;
         let same = playground::process::until(Duration::from_secs(5), || {
             text.keyrange(false).is_ok_and(|ring| rings.last().is_none_or(|last| *last == ring))
         });

@@ -92,14 +92,18 @@ fn copied_directory_twice(stage: &Stage) -> anyhow::Result<Done> {
     play.arena.set_dir(number, copied);
     play.arena.spawn(number, &Wrap::default())?;
     // The higher boot wins and the other stops.
-    let ended = until(SOON, || play.arena.process(2).is_ok_and(|process| process.try_ended().is_ok_and(|end| end.is_some())));
+    let ended =
+        until(SOON, || play.arena.process(2).is_ok_and(|process| process.try_ended().is_ok_and(|end| end.is_some())));
     ensure!(ended, "two processes with one identity run:\n{}", play.arena.logs(20));
     let (end, said) = (play.arena.ended(2, SOON)?, play.arena.said(2)?);
     ensure!(end.code() == Some(71), "{end} instead of exit code 71:\n{said}");
     let address = play.arena.address(number);
     play.load.reader(number, &address);
     // The copy lacks what was written after it was made, which its first coordinator may notice with an alarm.
-    play.end_damaged(3, "started a copy of a running server's directory: the higher boot went on, the other ended with exit code 71")
+    play.end_damaged(
+        3,
+        "started a copy of a running server's directory: the higher boot went on, the other ended with exit code 71",
+    )
 }
 
 /// A server of its own beside the play, to its end; its exit code and words.

@@ -92,7 +92,8 @@ fn ecs_disk_full(stage: &Stage) -> anyhow::Result<Done> {
     }
     play.goes_on()?;
     play.arena.start(victim)?;
-    let did = stopped.map_or_else(|| "it went on".to_owned(), |end| format!("it ended with {end} and was started again"));
+    let did =
+        stopped.map_or_else(|| "it went on".to_owned(), |end| format!("it ended with {end} and was started again"));
     let done = play.end(3, format!("filled the ecs's disk, killed a server: {did}"));
     drop(mount);
     done
@@ -215,14 +216,16 @@ fn no_descriptors(stage: &Stage) -> anyhow::Result<Done> {
     play.arena.start_under(2, &Wrap::under(["prlimit", "--nofile=64:64"]))?;
     play.arena.settled(3, HEAL)?;
     let address = play.arena.address(2);
-    let crowd: Vec<Text> = (0..200).filter_map(|_| Text::connect_within(&address, Duration::from_secs(2)).ok()).collect();
-    play.goes_on()?;
+    let crowd: Vec<Text> =
+        (0..200).filter_map(|_| Text::connect_within(&address, Duration::from_secs(2)).ok()).collect();
+    std::thread::sleep(Duration::from_secs(stage.pick(5, 1)));
     let ended = play.arena.process(2)?.try_ended()?;
     ensure!(ended.is_none(), "it ended without descriptors ({ended:?}):\n{}", play.arena.said(2)?);
     let said = play.arena.said(2)?;
     ensure!(said.contains("connections"), "nothing was said about the limit:\n{said}");
     let came = crowd.len();
     drop(crowd);
+    play.goes_on()?;
     play.arena.stop(2)?;
     play.arena.start(2)?;
     play.end(3, format!("gave a server 64 file descriptors and {came} connections more"))

@@ -21,6 +21,7 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario { name: "ecs-old-metadata", needs: &[], run: ecs_old_metadata },
     Scenario { name: "ecs-hears-nobody", needs: &[], run: ecs_hears_nobody },
     Scenario { name: "ecs-killed-in-join", needs: &[Need::Strace], run: ecs_killed_in_join },
+    Scenario { name: "ecs-killed-in-leave", needs: &[Need::Strace], run: ecs_killed_in_leave },
     Scenario { name: "only-out-of-sync-left", needs: &[], run: only_out_of_sync_left },
 ];
 
@@ -129,7 +130,58 @@ fn ecs_killed_in_join(stage: &Stage) -> anyhow::Result<Done> {
     }
     ensure!(!hit.is_empty(), "the ecs never reached any of the syncs {points:?}");
     let live = 2 + points.len();
-    play.end(live, format!("killed the ecs before its sync number {hit:?} while a server joined; all {live} servers joined"))
+    play.end(
+        live,
+        format!("killed the ecs before its sync number {hit:?} while a server joined; all {live} servers joined"),
+    )
+}
+
+/// The same while one server after another leaves.
+fn ecs_killed_in_leave(stage: &Stage) -> anyhow::Result<Done> {
+    let points: &[usize] = stage.pick(&[1, 2, 3, 4], &[1, 3]);
+    let mut play = Play::plain(stage, 2 + points.len())?;
+    let mut hit = Vec::new();
+    for (gone, point) in points.iter().enumerate() {
+        let number = 2 + points.len() - gone;
+        play.arena.stop(0)?;
+        let log = play.arena.folder().join(format!("strace-{point}"));
+        play.arena.start_under(0, &strace::at(&log, "fdatasync", &Fault::Kill, &point.to_string()))?;
+        // Refused while the ecs does not know everybody yet, and not answered if it dies first.
+        let asked = until(HEAL, || {
+            let answer = Text::connect(&play.arena.address(number)).and_then(|mut text| text.ask("leave"));
+            answer.is_ok_and(|answer| answer.starts_with("LEAVE_SUCCESS"))
+                || play.arena.process(0).is_ok_and(|ecs| ecs.try_ended().is_ok_and(|end| end.is_some()))
+        });
+        ensure!(asked, "server {number} could not be asked to leave");
+        if play.arena.ended(0, Duration::from_secs(8)).is_ok() {
+            hit.push(*point);
+        } else {
+            play.arena.kill(0)?;
+        }
+        play.arena.start(0)?;
+        left(&mut play, number)?;
+        play.arena.settled(number - 1, HEAL)?;
+        play.goes_on()?;
+    }
+    ensure!(!hit.is_empty(), "the ecs never reached any of the syncs {points:?}");
+    play.end(2, format!("killed the ecs before its sync number {hit:?} while a server left; two servers stayed"))
+}
+
+/// Waits until a server that was asked to leave is gone; if the request died with the ecs it is asked again.
+fn left(play: &mut Play, number: usize) -> anyhow::Result<()> {
+    let gone = until(HEAL, || {
+        if play.arena.process(number).is_ok_and(|server| server.try_ended().is_ok_and(|end| end.is_some())) {
+            return true;
+        }
+        // Whatever it answers: that it is leaving already is an answer too.
+        let _ = Text::connect(&play.arena.address(number)).and_then(|mut text| text.ask("leave"));
+        std::thread::sleep(Duration::from_millis(200));
+        false
+    });
+    ensure!(gone, "server {number} does not leave:\n{}", play.arena.logs(20));
+    let end = play.arena.ended(number, HEAL)?;
+    ensure!(end.success(), "server {number} left with {end}:\n{}", play.arena.said(number)?);
+    Ok(())
 }
 
 /// The last in-sync copies are gone, one that missed writes is there: an error, never "not found".
@@ -159,7 +211,12 @@ fn only_out_of_sync_left(stage: &Stage) -> anyhow::Result<Done> {
         play.arena.start(*other)?;
     }
     let slots = &unavailable["slots"]["unavailable"];
-    play.end(3, format!("left only an out-of-sync copy: {refusals} reads refused, {slots} slots unavailable; a client: {error}"))
+    play.end(
+        3,
+        format!(
+            "left only an out-of-sync copy: {refusals} reads refused, {slots} slots unavailable; a client: {error}"
+        ),
+    )
 }
 
 /// What the product's client says when a get finds nobody.

@@ -37,6 +37,16 @@ fn lose(play: &Play, from: usize) {
     wires.open_all();
 }
 
+/// A write that must not be answered yet.
+fn unanswered(writer: &mut Text, key: &str, value: &str) -> anyhow::Result<()> {
+    writer.send(format!("put {key} {value}\r\n").as_bytes())?;
+    writer.patience(Duration::from_millis(40))?;
+    let early = writer.receive();
+    writer.patience(HEAL)?;
+    ensure!(early.is_err(), "the write was answered although it could not be complete: {early:?}");
+    Ok(())
+}
+
 /// Waits until the wires hold something that they did not when there were `before`.
 fn held(play: &Play, before: u64) -> anyhow::Result<()> {
     ensure!(until(SOON, || play.arena.wires().stopped() > before), "nothing was sent on the held link");
@@ -50,7 +60,10 @@ fn sent_to_one_member(stage: &Stage) -> anyhow::Result<Done> {
         let members = play.members(round)?;
         let [coordinator, _, second] = members[..] else { anyhow::bail!("no three copies: {members:?}") };
         let before = play.arena.wires().stopped();
+        let mut writer = Text::connect(&play.arena.address(coordinator))?;
         play.arena.wires().set(Who::Server(coordinator), Who::Server(second), Flow::Held);
+        // Beside it, the other clients' writes to this coordinator are in the same state.
+        unanswered(&mut writer, &beside(round, "half-"), "half")?;
         held(&play, before)?;
         play.arena.kill(coordinator)?;
         lose(&play, coordinator);
@@ -76,9 +89,13 @@ fn put_once(addresses: &[String], key: &str) -> std::thread::JoinHandle<anyhow::
 
 /// A new key in the slot of key number 0, so that its servers are known.
 fn fresh_key(prefix: &str) -> String {
+    beside(0, prefix)
+}
+
+/// A new key in the slot of key number `key`: 32 slots are the top five bits.
+fn beside(key: u32, prefix: &str) -> String {
     let slot = |key: &str| crate::real::position(key) >> 123;
-    let names = (0..).map(|number| format!("{prefix}{number}"));
-    names.into_iter().find(|key| slot(key) == slot(&name(0))).unwrap_or_default()
+    (0..).map(|number| format!("{prefix}{number}")).find(|other| slot(other) == slot(&name(key))).unwrap_or_default()
 }
 
 fn acked_before_reply(stage: &Stage) -> anyhow::Result<Done> {
@@ -121,10 +138,9 @@ fn acked_before_commit_known(stage: &Stage) -> anyhow::Result<Done> {
         for member in [first, second] {
             wires.set(Who::Server(member), Who::Server(coordinator), Flow::Held);
         }
-        writer.send(format!("put {key} known\r\n").as_bytes())?;
+        unanswered(&mut writer, &key, "known")?;
         held(&play, before)?;
         // The entries are out, their acknowledgements are on the way; from here on the members hear nothing more.
-        std::thread::sleep(Duration::from_millis(30));
         for member in [first, second] {
             wires.set(Who::Server(coordinator), Who::Server(member), Flow::Held);
         }
@@ -139,7 +155,10 @@ fn acked_before_commit_known(stage: &Stage) -> anyhow::Result<Done> {
         for member in [first, second] {
             let mut text = Text::connect(&play.arena.address(member))?;
             let wanted = format!("GET_SUCCESS {key} known");
-            ensure!(until(HEAL, || text.ask(&format!("get {key}")).is_ok_and(|reply| reply == wanted)), "{key} is lost");
+            ensure!(
+                until(HEAL, || text.ask(&format!("get {key}")).is_ok_and(|reply| reply == wanted)),
+                "{key} is lost"
+            );
         }
         play.arena.start(coordinator)?;
         play.arena.settled(3, HEAL)?;
@@ -155,7 +174,7 @@ fn member_killed_awaited(stage: &Stage) -> anyhow::Result<Done> {
     let before = play.arena.wires().stopped();
     play.arena.wires().set(Who::Server(member), Who::Server(coordinator), Flow::Held);
     let key = fresh_key("awaited-");
-    writer.send(format!("put {key} awaited\r\n").as_bytes())?;
+    unanswered(&mut writer, &key, "awaited")?;
     held(&play, before)?;
     play.arena.kill(member)?;
     lose(&play, member);

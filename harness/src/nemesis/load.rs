@@ -54,7 +54,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// How one attempt ended.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Heard {
     /// With this answer.
     Answer(Action),
@@ -137,7 +137,13 @@ impl Record {
     }
 
     /// One get of a text client, recorded.
-    pub fn text_get(&self, text: &mut Text, client: u32, server: u32, key: u32) -> Result<Option<String>, std::io::Error> {
+    pub fn text_get(
+        &self,
+        text: &mut Text,
+        client: u32,
+        server: u32,
+        key: u32,
+    ) -> Result<Option<String>, std::io::Error> {
         let id = self.call(client, key, |_| Action::Get { seen: None });
         let reply = text.ask(&format!("get {}", name(key)))?;
         let word = reply.split(' ').next().unwrap_or_default();

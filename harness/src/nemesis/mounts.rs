@@ -17,7 +17,8 @@ pub fn temporary() -> PathBuf {
 /// # Errors
 /// It fails: with what it said.
 pub fn run(words: &[&str]) -> anyhow::Result<String> {
-    let output = Command::new(words[0]).args(&words[1..]).output().with_context(|| format!("cannot run {}", words[0]))?;
+    let output =
+        Command::new(words[0]).args(&words[1..]).output().with_context(|| format!("cannot run {}", words[0]))?;
     if !output.status.success() {
         bail!("{}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }
@@ -123,9 +124,10 @@ pub fn sweep() {
     }
     for entry in std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
         // Failed scenarios keep their folders for people; only those of a day ago go.
-        let old = entry.metadata().and_then(|meta| meta.modified()).is_ok_and(|at| {
-            at.elapsed().is_ok_and(|age| age > std::time::Duration::from_secs(86_400))
-        });
+        let old = entry
+            .metadata()
+            .and_then(|meta| meta.modified())
+            .is_ok_and(|at| at.elapsed().is_ok_and(|age| age > std::time::Duration::from_secs(86_400)));
         if old && entry.file_name().to_str().is_some_and(&dead) {
             let _ = std::fs::remove_dir_all(entry.path());
         }

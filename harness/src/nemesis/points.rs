@@ -43,17 +43,17 @@ fn sweep(stage: &Stage, what: &str, calls: &str, points: &[usize]) -> anyhow::Re
 }
 
 fn killed_at_sync(stage: &Stage) -> anyhow::Result<Done> {
-    let long: Vec<usize> = (1..=12).chain([15, 20, 30, 45, 70, 100]).collect();
+    let long: Vec<usize> = (1..=9).chain([12, 20, 35, 60, 100]).collect();
     sweep(stage, "sync", "fdatasync,fsync", stage.pick(&long, &[3, 9, 31]))
 }
 
 fn killed_at_send(stage: &Stage) -> anyhow::Result<Done> {
-    let long: Vec<usize> = (1..=8).chain([12, 20, 35, 60, 100, 200, 400, 800]).collect();
+    let long: Vec<usize> = (1..=6).chain([12, 30, 60, 150, 400, 800]).collect();
     sweep(stage, "send", "sendto,sendmsg,writev", stage.pick(&long, &[5, 50, 301]))
 }
 
 fn killed_at_journal_write(stage: &Stage) -> anyhow::Result<Done> {
-    let long: Vec<usize> = (1..=8).chain([12, 20, 40, 90, 160]).collect();
+    let long: Vec<usize> = (1..=6).chain([12, 25, 60, 120]).collect();
     sweep(stage, "write", "write", stage.pick(&long, &[9, 40]))
 }
 

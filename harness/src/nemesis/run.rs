@@ -7,7 +7,9 @@ use anyhow::anyhow;
 use serde::Serialize;
 
 use super::play::{Done, Stage};
-use super::{changes, clocks, cuts, damage, directories, disks, ecs, kills, mounts, packets, points, power, stops, strace};
+use super::{
+    changes, clocks, cuts, damage, directories, disks, ecs, kills, mounts, packets, points, power, stops, strace,
+};
 
 /// One thing that is done to a cluster.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +38,8 @@ impl Need {
     #[must_use]
     pub fn missing(self) -> Option<String> {
         let there = match self {
-            Need::Root => rustix_is_root(),
+            // Asked for without a crate of its own.
+            Need::Root => mounts::run(&["id", "-u"]).is_ok_and(|id| id.trim() == "0"),
             Need::Tool(tool) => mounts::run(&["sh", "-c", &format!("command -v {tool}")]).is_ok(),
             Need::Strace => strace::usable(),
         };
@@ -47,11 +50,6 @@ impl Need {
         };
         (!there).then_some(what)
     }
-}
-
-/// Asked for without a crate of its own: `id -u` says 0.
-fn rustix_is_root() -> bool {
-    mounts::run(&["id", "-u"]).is_ok_and(|id| id.trim() == "0")
 }
 
 /// All, in the order in which they are run.
@@ -103,7 +101,9 @@ impl Outcome {
     pub fn line(&self) -> String {
         let Outcome { name, verdict, what, operations, gap_ms, seconds } = self;
         match *verdict {
-            "passed" => format!("{verdict}  {name:<28} {operations:>6} ops, gap {gap_ms:>5} ms, {seconds:>5.1} s: {what}"),
+            "passed" => {
+                format!("{verdict}  {name:<28} {operations:>6} ops, gap {gap_ms:>5} ms, {seconds:>5.1} s: {what}")
+            }
             _ => format!("{verdict} {name:<28} {what}"),
         }
     }

@@ -22,7 +22,10 @@ const fn line(fault: &'static str, scenarios: &'static [&'static str]) -> Line {
 
 /// Every line of the table, in its order.
 pub const LINES: &[Line] = &[
-    line("coordinator killed after sending an entry to one member and not the other", &["sent-to-one-member", "killed-at-send"]),
+    line(
+        "coordinator killed after sending an entry to one member and not the other",
+        &["sent-to-one-member", "killed-at-send"],
+    ),
     line(
         "killed after all acknowledgements, before the reply, or before the others know of the commit",
         &["acked-before-reply", "acked-before-commit-known", "killed-at-sync", "killed-at-journal-write"],
@@ -40,7 +43,7 @@ pub const LINES: &[Line] = &[
     line("ECS down", &["ecs-down", "ecs-down-second-fault", "ecs-disk-full", "ecs-fsync-fails"]),
     line(
         "ECS killed at any step of a join or leave, restarted with old metadata, or with all heartbeats missing",
-        &["ecs-killed-in-join", "ecs-killed-at-sync", "ecs-old-metadata", "ecs-hears-nobody"],
+        &["ecs-killed-in-join", "ecs-killed-in-leave", "ecs-killed-at-sync", "ecs-old-metadata", "ecs-hears-nobody"],
     ),
     line(
         "coordinator, member or ECS stopped for 30 s and continued",
@@ -72,7 +75,7 @@ pub const LINES: &[Line] = &[
         "a second failover during a failover; learner, source or target dying in mid-transfer; joins during failures",
         &["second-failover", "learner-dies", "source-dies", "joiner-dies", "join-with-failure", "two-joins"],
     ),
-    line("1 to 5 to 1 servers under load; rolling restarts", &["one-to-five", "rolling-restart"]),
+    line("1 to 5 to 1 servers under load; rolling restarts", &["one-to-five", "five-to-one", "rolling-restart"]),
     line(
         "a journal cut anywhere in its last line; a flipped byte anywhere; garbage appended; killed in the middle of a checkpoint",
         &[

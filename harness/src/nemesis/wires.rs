@@ -1,19 +1,25 @@
 //! Proxies between the processes: each direction of each pair can be held (a half-open link: the connection stands and
 //! nothing comes through), delayed, or cut (connections closed and refused).
 //!
-//! A server is told to advertise the address of its proxy, so everyone who dials it comes through here. Who dials is
-//! found out by the owner of the dialling socket (`/proc`), because on loopback all addresses look alike; towards the ecs
-//! every server has a proxy of its own. What is held is delivered when the link opens again, like a very late packet.
+//! A server is told to advertise the address of its proxy, so everyone who dials it comes through here. Who dials a
+//! peer port says so in its first frame, because on loopback all addresses look alike; towards the ecs every server has a
+//! proxy of its own. What is held is delivered when the link opens again, like a very late packet.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::BytesMut;
+use common::peer::Hello;
+use common::{NodeId, frame};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
+
+/// A hello is short; whoever sends more without one is no peer.
+const LONGEST_HELLO: usize = 4096;
 
 /// One end of a link.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -51,7 +57,7 @@ pub struct Wires {
 
 #[derive(Debug, Default)]
 struct Shared {
-    owners: Mutex<BTreeMap<u32, Who>>,
+    nodes: Mutex<BTreeMap<NodeId, Who>>,
     stopped: AtomicU64,
 }
 
@@ -65,7 +71,7 @@ impl Wires {
         Ok(Wires { rules: watch::Sender::new(Rules::new()), shared: Arc::default(), runtime: Some(runtime) })
     }
 
-    /// Listens for those who look for `target`, who really is at `real`. Whoever comes is `dialer`, or found out.
+    /// Listens for those who look for `target`, who really is at `real`. Whoever comes is `dialer`, or says who it is.
     ///
     /// # Errors
     /// The address is taken.
@@ -74,19 +80,23 @@ impl Wires {
         let listener = runtime.block_on(TcpListener::bind(at))?;
         let (real, shared, rules) = (real.to_owned(), self.shared.clone(), self.rules.subscribe());
         runtime.spawn(async move {
-            while let Ok((stream, from)) = listener.accept().await {
-                let dialer = dialer.unwrap_or_else(|| shared.owner(from.port()));
-                let link = Link { shared: shared.clone(), rules: rules.clone(), dialer, target };
-                let real = real.clone();
-                tokio::spawn(async move { link.carry(stream, &real).await });
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (shared, rules, real) = (shared.clone(), rules.clone(), real.clone());
+                tokio::spawn(async move {
+                    let (dialer, first) = match dialer {
+                        Some(dialer) => (Dialer::Known(dialer), BytesMut::new()),
+                        None => meet(&mut stream).await,
+                    };
+                    Link { shared, rules, dialer, target }.carry(stream, &real, first).await;
+                });
             }
         });
         Ok(())
     }
 
-    /// Process `id` is this one.
-    pub fn know(&self, id: u32, who: Who) {
-        self.shared.owners.lock().unwrap_or_else(PoisonError::into_inner).insert(id, who);
+    /// The server with this node id is this one.
+    pub fn know(&self, node: NodeId, who: Who) {
+        self.shared.nodes.lock().unwrap_or_else(PoisonError::into_inner).insert(node, who);
     }
 
     /// From now on, bytes from `from` to `to` do this.
@@ -123,29 +133,34 @@ impl Drop for Wires {
 }
 
 impl Shared {
-    /// Whose process has the socket with this local port. Whoever is not known is a client.
-    fn owner(&self, port: u16) -> Who {
-        let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(inode) = inode(port) else { return Who::Client };
-        let socket = format!("socket:[{inode}]");
-        let has = |id: &u32| {
-            let files = std::fs::read_dir(format!("/proc/{id}/fd")).into_iter().flatten().flatten();
-            files.into_iter().any(|file| std::fs::read_link(file.path()).is_ok_and(|to| to.as_os_str() == &*socket))
-        };
-        owners.iter().find(|(id, _)| has(id)).map_or(Who::Client, |(_, who)| *who)
-    }
-
     fn count(&self) {
         self.stopped.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// The socket that dialled from this port of loopback, in `/proc/net/tcp`.
-fn inode(port: u16) -> Option<u64> {
-    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
-    let local = format!("0100007F:{port:04X}");
-    let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
-    rows.filter(|row| row.get(1) == Some(&&*local)).find_map(|row| row.get(9)?.parse().ok().filter(|inode| *inode != 0))
+/// Who dialled a connection.
+#[derive(Clone, Copy)]
+enum Dialer {
+    Known(Who),
+    /// A server that may not have been introduced yet.
+    Named(NodeId),
+}
+
+/// Hears who dials a peer port, and gives back what was read for that.
+async fn meet(stream: &mut TcpStream) -> (Dialer, BytesMut) {
+    let mut seen = BytesMut::new();
+    loop {
+        if !matches!(stream.read_buf(&mut seen).await, Ok(1..)) {
+            return (Dialer::Known(Who::Client), seen);
+        }
+        match frame::take::<Hello>(&mut seen.clone()) {
+            // The ecs has no node id.
+            Ok(Some(hello)) if hello.from.node == NodeId(0) => return (Dialer::Known(Who::Ecs), seen),
+            Ok(Some(hello)) => return (Dialer::Named(hello.from.node), seen),
+            Ok(None) if seen.len() < LONGEST_HELLO => {}
+            _ => return (Dialer::Known(Who::Client), seen),
+        }
+    }
 }
 
 /// One connection.
@@ -153,67 +168,90 @@ fn inode(port: u16) -> Option<u64> {
 struct Link {
     shared: Arc<Shared>,
     rules: watch::Receiver<Rules>,
-    dialer: Who,
+    dialer: Dialer,
     target: Who,
 }
 
 impl Link {
-    fn flow(&mut self, from: Who, to: Who) -> Flow {
-        self.rules.borrow_and_update().get(&(from, to)).copied().unwrap_or(Flow::Open)
+    fn dialer(&self) -> Who {
+        match self.dialer {
+            Dialer::Known(who) => who,
+            Dialer::Named(node) => {
+                let nodes = self.shared.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+                nodes.get(&node).copied().unwrap_or(Who::Client)
+            }
+        }
+    }
+
+    /// What the rules say for the way there, or back.
+    fn flow(&mut self, there: bool) -> Flow {
+        let (dialer, target) = (self.dialer(), self.target);
+        let way = if there { (dialer, target) } else { (target, dialer) };
+        self.rules.borrow_and_update().get(&way).copied().unwrap_or(Flow::Open)
     }
 
     fn is_cut(&mut self) -> bool {
-        let (dialer, target) = (self.dialer, self.target);
-        self.flow(dialer, target) == Flow::Cut || self.flow(target, dialer) == Flow::Cut
+        self.flow(true) == Flow::Cut || self.flow(false) == Flow::Cut
     }
 
-    async fn carry(mut self, near: TcpStream, real: &str) {
+    async fn cut(mut self) {
+        while !self.is_cut() {
+            if self.rules.changed().await.is_err() {
+                return;
+            }
+        }
+        self.shared.count();
+    }
+
+    async fn carry(mut self, near: TcpStream, real: &str, first: BytesMut) {
         if self.is_cut() {
             return self.shared.count();
         }
         let Ok(far) = TcpStream::connect(real).await else { return };
         let _ = (near.set_nodelay(true), far.set_nodelay(true));
         let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
-        let (dialer, target, mut watch) = (self.dialer, self.target, self.clone());
-        let there = self.clone().pump(near_in, far_out, dialer, target);
-        let back = self.clone().pump(far_in, near_out, target, dialer);
+        let there = self.clone().pump(near_in, far_out, true, first);
+        let back = self.clone().pump(far_in, near_out, false, BytesMut::new());
         tokio::select! {
             ((), ()) = async { tokio::join!(there, back) } => {}
-            () = async { while !watch.is_cut() { if watch.rules.changed().await.is_err() { return } } } => self.shared.count(),
+            () = self.cut() => {}
         }
     }
 
-    /// Carries bytes of one direction until its end.
+    /// Waits while the way is held, and gives what it is then.
+    async fn passable(&mut self, there: bool) -> Option<Flow> {
+        if self.flow(there) == Flow::Held {
+            self.shared.count();
+        }
+        loop {
+            match self.flow(there) {
+                Flow::Held => self.rules.changed().await.ok()?,
+                flow => return Some(flow),
+            }
+        }
+    }
+
+    /// Carries bytes of one way until its end.
     async fn pump(
         mut self,
         mut input: tokio::net::tcp::OwnedReadHalf,
         mut output: tokio::net::tcp::OwnedWriteHalf,
-        from: Who,
-        to: Who,
+        there: bool,
+        first: BytesMut,
     ) {
-        let mut buffer = vec![0; 64 << 10];
+        let mut buffer = first;
         loop {
-            let Ok(read @ 1..) = input.read(&mut buffer).await else { break };
-            let mut counted = false;
-            let flow = loop {
-                match self.flow(from, to) {
-                    Flow::Held => {
-                        if !std::mem::replace(&mut counted, true) {
-                            self.shared.count();
-                        }
-                        if self.rules.changed().await.is_err() {
-                            return;
-                        }
-                    }
-                    flow => break flow,
-                }
-            };
+            if buffer.is_empty() && !matches!(input.read_buf(&mut buffer).await, Ok(1..)) {
+                break;
+            }
+            let Some(flow) = self.passable(there).await else { return };
             if let Flow::Late(delay) = flow {
                 tokio::time::sleep(delay).await;
             }
-            if output.write_all(&buffer[..read]).await.is_err() {
+            if output.write_all(&buffer).await.is_err() {
                 break;
             }
+            buffer.clear();
         }
         let _ = output.shutdown().await;
     }
@@ -252,12 +290,25 @@ mod tests {
     }
 
     #[test]
-    fn the_dialler_is_known_by_its_process() {
-        let shared = Shared::default();
-        shared.owners.lock().unwrap().insert(std::process::id(), Who::Server(7));
+    fn a_dialler_of_a_peer_port_is_known_by_its_hello() {
+        use common::peer::{Identity, Purpose};
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
-        assert_eq!(shared.owner(client.local_addr().unwrap().port()), Who::Server(7));
-        assert_eq!(Shared::default().owner(client.local_addr().unwrap().port()), Who::Client);
+        let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let wires = Wires::new().unwrap();
+        wires.listen(&unused, &server.local_addr().unwrap().to_string(), None, Who::Server(1)).unwrap();
+        wires.know(NodeId(7), Who::Server(2));
+        wires.set(Who::Server(1), Who::Server(2), Flow::Held);
+        let mut hello = BytesMut::new();
+        let from = Identity { cluster: None, node: NodeId(7), store: Default::default(), boot: Default::default() };
+        frame::put(&mut hello, &Hello { purpose: Purpose::Data, from });
+        let mut client = TcpStream::connect(&unused).unwrap();
+        client.write_all(&hello).unwrap();
+        let (mut inside, _) = server.accept().unwrap();
+        let mut seen = vec![0; hello.len()];
+        inside.read_exact(&mut seen).unwrap();
+        assert_eq!(seen, hello, "the hello itself goes through");
+        inside.write_all(b"x").unwrap();
+        client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        assert!(client.read_exact(&mut [0]).is_err(), "the way back to that server is held");
     }
 }
