@@ -92,8 +92,8 @@ impl Ecs {
             );
             return Err(Refusal { reason, then: Then::Stop });
         }
-        check_spelling(info)?;
         self.check_departed(caller)?;
+        check_spelling(info)?;
         self.check_identity(info)?;
         self.check_addresses(info)
     }
