@@ -126,6 +126,12 @@ impl Inbox {
 }
 
 impl Registered {
+    /// The connection's number, which its tokens carry.
+    #[must_use]
+    pub fn conn(&self) -> u32 {
+        self.conn
+    }
+
     /// The token of this connection's request number `index`.
     #[must_use]
     pub fn token(&self, index: u64) -> Token {

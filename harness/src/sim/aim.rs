@@ -200,7 +200,7 @@ fn reads(plan: &mut Plan, rule: Rule) {
 }
 
 fn retries(plan: &mut Plan, rule: Rule) {
-    plan.patience = 15_000..200_000;
+    (plan.patience, plan.strays) = (15_000..200_000, 0);
     plan.only(&[(Kind::SlowDisk, 10), (Kind::Pause, 10), (Kind::CutPair, 6), (Kind::Kill, 6), (Kind::Lag, 4)]);
     if rule == Rule::RetryForgotten {
         plan.net.stall = 20;

@@ -3,13 +3,15 @@
 //! The process part does what the real shell does around the replicas: performs their actions, group-commits their
 //! journal records, drives beacons and heartbeats, and keeps the metadata that the ECS sends. It decides nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::control::{Ask, Change, FromEcs, FromServer, Heartbeat, Report};
 use common::peer::{Identity, PeerMsg, Pulse};
 use common::view::NodeInfo;
-use common::{BootId, ClusterId, Epoch, Meta, NodeId, NodeState, Slot, StoreUuid, Time, View};
-use kvserver::replica::{Action, Event as Happening, Read, Replica, Setup, Token, Write, WriteOp};
+use common::{BootId, ClusterId, Epoch, Meta, NodeId, NodeState, Slot, StoreUuid, Time};
+use kvserver::client_port::session::Session;
+use kvserver::node::topology::Topology;
+use kvserver::replica::{Action, Event as Happening, Replica, Setup, Token};
 use kvserver::storage::Record;
 use kvserver::storage::codec::put_record;
 
@@ -17,7 +19,7 @@ use super::ambush::Moment;
 use super::clock::Clock;
 use super::disk::{Files, Mood};
 use super::queue::Event;
-use super::wire::{Party, Request, Want, Wire};
+use super::wire::{Party, Wire};
 use super::world::World;
 
 /// A machine.
@@ -60,12 +62,12 @@ pub(super) struct Process {
     syncs: u64,
     /// A checkpoint is under way: the journal has been rotated for it.
     checkpointing: bool,
-    pub(super) meta: u64,
-    pub(super) views: BTreeMap<Slot, View>,
-    pub(super) nodes: BTreeMap<NodeId, NodeInfo>,
+    pub(super) topology: Topology,
+    pub(super) sessions: BTreeMap<u32, Session>,
     pub(super) conn: Option<u64>,
-    welcomed: bool,
-    waiting: BTreeMap<Token, (usize, u64)>,
+    pub(super) welcomed: bool,
+    /// Requests that a replica will answer.
+    pub(super) waiting: BTreeSet<Token>,
     last_report: Report,
     reported: u64,
     /// What waits to be asked of the ECS: asks of a moment travel together.
@@ -166,12 +168,11 @@ impl World {
             sync: None,
             syncs: 0,
             checkpointing: false,
-            meta: 0,
-            views: BTreeMap::new(),
-            nodes: BTreeMap::new(),
+            topology: Topology::new(record.slots),
+            sessions: BTreeMap::new(),
             conn: None,
             welcomed: false,
-            waiting: BTreeMap::new(),
+            waiting: BTreeSet::new(),
             last_report: Report::default(),
             reported: 0,
             asks: Vec::new(),
@@ -209,6 +210,10 @@ impl World {
         }
         server.paused = false;
         server.deferred.clear();
+        let inc = server.inc;
+        if !power {
+            self.hang_up(s, inc);
+        }
         self.checks.stopped(s);
         if let Some(conn) = process.conn {
             // A kill closes the connection at once; after a power cut nobody says anything.
@@ -229,7 +234,7 @@ impl World {
     }
 
     /// Performs a replica's actions in order.
-    fn perform(&mut self, s: usize, slot: Slot, actions: &mut Vec<Action>) {
+    pub(super) fn perform(&mut self, s: usize, slot: Slot, actions: &mut Vec<Action>) {
         for action in actions.drain(..) {
             match action {
                 Action::Journal(record) => self.append(s, record),
@@ -472,7 +477,7 @@ impl World {
         self.scratch = out;
     }
 
-    fn replica_mut(&mut self, s: usize, slot: Slot) -> Option<&mut Replica> {
+    pub(super) fn replica_mut(&mut self, s: usize, slot: Slot) -> Option<&mut Replica> {
         self.servers[s].process.as_mut()?.replicas.get_mut(usize::from(slot.0))
     }
 
@@ -486,7 +491,7 @@ impl World {
             node: server.node,
             store: server.store,
             boot: server.boot,
-            meta: process.meta,
+            meta: process.topology.version,
             highest_epoch: highest.unwrap_or(Epoch(0)),
             disk_stalled: process.sync.is_some_and(|sync| now - sync.since > 2_000_000),
         };
@@ -549,11 +554,7 @@ impl World {
                 self.servers[s].cluster = Some(cluster.cluster);
                 self.adopt(s, meta);
             }
-            FromEcs::Update(meta) => {
-                if meta.full || meta.version == process.meta + 1 {
-                    self.adopt(s, meta);
-                }
-            }
+            FromEcs::Update(meta) => self.adopt(s, meta),
             FromEcs::HandOver { slots } => {
                 for (slot, epoch, to) in slots {
                     self.handle(s, slot, Happening::HandOver { epoch, to });
@@ -580,63 +581,8 @@ impl World {
     /// Takes metadata over and tells the replicas.
     fn adopt(&mut self, s: usize, meta: Meta) {
         let Some(process) = self.servers[s].process.as_mut() else { return };
-        process.meta = meta.version;
-        if meta.full {
-            process.nodes.clear();
-        }
-        process.nodes.extend(meta.nodes.into_iter().map(|info| (info.node, info)));
-        for gone in &meta.gone {
-            process.nodes.remove(gone);
-        }
-        for view in meta.views {
-            let Some(process) = self.servers[s].process.as_mut() else { return };
-            process.views.insert(view.slot, view.clone());
+        for view in process.topology.merge(meta) {
             self.handle(s, view.slot, Happening::View(view));
-        }
-    }
-
-    // ---- clients ----
-
-    pub(super) fn request(&mut self, s: usize, client: usize, request: Request) {
-        let local = self.local(s);
-        let token = Token { conn: u32::try_from(client).unwrap_or(0), index: request.serial };
-        let slot = common::position::Position::of(&request.key).slot(self.record.slots);
-        let Some(process) = self.servers[s].process.as_mut() else { return };
-        process.waiting.insert(token, (client, request.serial));
-        let Some(replica) = process.replicas.get_mut(usize::from(slot.0)) else { return };
-        let op = match request.what {
-            Want::Put(value) => WriteOp::Put(value),
-            Want::Delete => WriteOp::Delete,
-            Want::Get => {
-                let mut out = std::mem::take(&mut self.scratch);
-                let reply = match replica.read(local, &request.key, token, &mut out) {
-                    Read::Value(value) => {
-                        Some(kvserver::replica::Reply::Value(Some(bytes::Bytes::copy_from_slice(value))))
-                    }
-                    Read::Missing => Some(kvserver::replica::Reply::Value(None)),
-                    Read::Refused(why) => Some(kvserver::replica::Reply::Refused(why)),
-                    Read::Later => None,
-                };
-                self.perform(s, slot, &mut out);
-                self.scratch = out;
-                match reply {
-                    Some(reply) => self.reply(s, token, reply),
-                    None => self.stats.bump("reads answered later"),
-                }
-                return self.after(s, slot);
-            }
-        };
-        let write = Write { key: request.key, op, request: request.request, retry: request.retry };
-        self.handle(s, slot, Happening::Write { write, token });
-    }
-
-    fn reply(&mut self, s: usize, token: Token, reply: kvserver::replica::Reply) {
-        let Some(process) = self.servers[s].process.as_mut() else { return };
-        match process.waiting.remove(&token) {
-            Some((client, serial)) => {
-                self.send(Party::Server(s), Party::Client(client), Wire::Response { serial, reply });
-            }
-            None => self.fail(format!("s{s} answers request {token:?} twice: {reply:?}")),
         }
     }
 

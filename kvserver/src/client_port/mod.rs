@@ -10,7 +10,7 @@
 
 mod backend;
 mod pending;
-mod session;
+pub mod session;
 mod stats;
 #[cfg(test)]
 mod stub;
@@ -33,6 +33,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::backend::Backend;
+pub use self::backend::Serves;
 pub use self::session::Bounds;
 use self::stats::Stats;
 use crate::node::Node;

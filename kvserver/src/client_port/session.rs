@@ -11,11 +11,10 @@ use common::text::{Answer, Dialect, Form, Limits, Parsed, Request, RequestParser
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Settings;
-use super::backend::Backend;
+use super::backend::Serves;
 use super::pending::{Asked, EVERY_KEY, Pending, What, refused};
 use super::stats::Counts;
-use crate::replica::{Read, Reply, Scan, Write, WriteOp};
-use crate::replies::Registered;
+use crate::replica::{Read, Reply, Scan, Token, Write, WriteOp};
 
 /// How much a buffer may keep when it is empty: a usual pipeline fits, and ten thousand idle connections stay small.
 const KEEP: usize = 16 * 1024;
@@ -41,7 +40,7 @@ enum Caller {
 
 /// A connection's state.
 #[derive(Debug)]
-pub(super) struct Session {
+pub struct Session {
     caller: Caller,
     parser: RequestParser,
     dialect: Dialect,
@@ -62,7 +61,9 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(settings: &Settings) -> Session {
+    /// A connection that has just been accepted.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Session {
         let mut out = BytesMut::new();
         if let Some(greeting) = &settings.greeting {
             out.extend_from_slice(greeting.as_bytes());
@@ -87,48 +88,48 @@ impl Session {
     }
 
     /// Takes bytes from the client.
-    pub(super) fn received(&mut self, bytes: &[u8]) {
+    pub fn received(&mut self, bytes: &[u8]) {
         self.input.extend_from_slice(bytes);
     }
 
     /// Takes the answer to request `index`.
-    pub(super) fn settle(&mut self, index: u64, reply: Reply) {
+    pub fn settle(&mut self, index: u64, reply: Reply) {
         self.pending.settle(index, reply);
     }
 
     /// The client has sent all it will.
-    pub(super) fn ended(&mut self) {
+    pub fn ended(&mut self) {
         self.ended = true;
     }
 
     /// No further request is looked at.
-    pub(super) fn close(&mut self) {
+    pub fn close(&mut self) {
         self.closing = true;
     }
 
     /// Whether that was said.
-    pub(super) fn is_closing(&self) -> bool {
+    pub fn is_closing(&self) -> bool {
         self.closing
     }
 
     /// Whether more bytes from the client are of use.
-    pub(super) fn wants_input(&self) -> bool {
+    pub fn wants_input(&self) -> bool {
         !self.closing && !self.ended && !self.held && !self.is_full()
     }
 
     /// Whether everything asked was answered and sent, and nothing more will be. To be asked after [`Session::process`],
     /// which leaves no request unstarted unless something is under way.
-    pub(super) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         (self.closing || self.ended) && self.pending.is_empty() && self.output().is_empty()
     }
 
     /// What is to be sent.
-    pub(super) fn output(&self) -> &[u8] {
+    pub fn output(&self) -> &[u8] {
         &self.out[self.sent..]
     }
 
     /// This much of the output was sent.
-    pub(super) fn sent(&mut self, count: usize) {
+    pub fn sent(&mut self, count: usize) {
         self.sent += count;
         if self.sent == self.out.len() {
             self.sent = 0;
@@ -138,10 +139,10 @@ impl Session {
 
     /// Sends what is answered, and starts as many of the received requests as the bounds allow. `now` must have been read
     /// after the last byte was received.
-    pub(super) fn process(&mut self, now: Time, backend: &Backend, me: &Registered) {
+    pub fn process(&mut self, now: Time, backend: &impl Serves, conn: u32) {
         self.pending.flush(self.dialect, &mut self.out);
         let input = std::mem::take(&mut self.input);
-        let used = self.requests(&input, now, backend, me);
+        let used = self.requests(&input, now, backend, conn);
         self.input = input;
         if used == self.input.len() {
             clear(&mut self.input);
@@ -151,7 +152,7 @@ impl Session {
         debug_assert!(self.input.len() <= self.limits.longest_request() + super::task::READ || !self.wants_input());
     }
 
-    fn requests(&mut self, input: &[u8], now: Time, backend: &Backend, me: &Registered) -> usize {
+    fn requests(&mut self, input: &[u8], now: Time, backend: &impl Serves, conn: u32) -> usize {
         self.held = false;
         let mut at = if self.caller == Caller::Unknown { self.recognise(input) } else { 0 };
         while !self.closing && !self.is_full() {
@@ -160,7 +161,7 @@ impl Session {
                 Parsed::More => return at + used,
                 Parsed::Skipped => {}
                 Parsed::Request(request) => {
-                    self.held = !self.start(&request, now, backend, me);
+                    self.held = !self.start(&request, now, backend, conn);
                     if self.held {
                         return at;
                     }
@@ -192,11 +193,11 @@ impl Session {
     }
 
     /// Starts a request; false if it has to wait for an earlier one.
-    fn start(&mut self, request: &Request<'_>, now: Time, backend: &Backend, me: &Registered) -> bool {
+    fn start(&mut self, request: &Request<'_>, now: Time, backend: &impl Serves, conn: u32) -> bool {
         match request {
-            Request::Get { key, form } => return self.get(key, *form, now, backend, me),
-            Request::Write(write) => return self.write(write, now, backend, me),
-            Request::Scan { at, after } => return self.scan(*at, *after, now, backend, me),
+            Request::Get { key, form } => return self.get(key, *form, now, backend, conn),
+            Request::Write(write) => return self.write(write, now, backend, conn),
+            Request::Scan { at, after } => return self.scan(*at, *after, now, backend, conn),
             Request::Ecs => match backend.ecs() {
                 Ok(addr) => self.answer(Form::Text, &Answer::Ecs(&addr)),
                 Err(why) => self.answer(Form::Text, &Answer::NoEcs(why)),
@@ -212,14 +213,14 @@ impl Session {
         true
     }
 
-    fn get(&mut self, key: &[u8], form: Form, now: Time, backend: &Backend, me: &Registered) -> bool {
+    fn get(&mut self, key: &[u8], form: Form, now: Time, backend: &impl Serves, conn: u32) -> bool {
         let hash = if self.pending.waiting() == 0 { 0 } else { xxh3_64(key) };
         if self.pending.conflicts(What::Read, hash) {
             return false;
         }
         self.counts.gets += 1;
         let explain = form == Form::Binary;
-        let token = me.token(self.pending.next_index());
+        let token = Token { conn, index: self.pending.next_index() };
         let later = backend.read(now, key, token, |read| {
             let answer = match read {
                 Read::Value(value) => Answer::Value { key, value },
@@ -239,12 +240,12 @@ impl Session {
     }
 
     /// A page may hold any key: it waits for every earlier request that is under way. Walks are rare.
-    fn scan(&mut self, at: Position, after: Option<&[u8]>, now: Time, backend: &Backend, me: &Registered) -> bool {
+    fn scan(&mut self, at: Position, after: Option<&[u8]>, now: Time, backend: &impl Serves, conn: u32) -> bool {
         if self.pending.waiting() > 0 {
             return false;
         }
         self.counts.gets += 1;
-        match backend.scan(now, at, after, me.token(self.pending.next_index())) {
+        match backend.scan(now, at, after, Token { conn, index: self.pending.next_index() }) {
             Scan::Page(page) => self.answer(Form::Binary, &Answer::Page(&page)),
             Scan::Refused(refusal) => self.answer(Form::Binary, &refused(refusal, true)),
             Scan::Later => self.pending.push(Asked {
@@ -260,14 +261,14 @@ impl Session {
         true
     }
 
-    fn write(&mut self, write: &WriteRequest<'_>, now: Time, backend: &Backend, me: &Registered) -> bool {
+    fn write(&mut self, write: &WriteRequest<'_>, now: Time, backend: &impl Serves, conn: u32) -> bool {
         let hash = xxh3_64(write.key);
         if self.pending.conflicts(What::Write, hash) {
             return false;
         }
         self.counts.writes += 1;
         let (key, value) = (Bytes::copy_from_slice(write.key), write.value.map(Bytes::copy_from_slice));
-        let token = me.token(self.pending.next_index());
+        let token = Token { conn, index: self.pending.next_index() };
         self.pending.push(Asked {
             hash,
             what: What::Write,

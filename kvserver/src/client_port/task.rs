@@ -71,7 +71,7 @@ impl Connection<'_> {
     async fn run(&mut self) -> io::Result<()> {
         while !self.session.is_done() {
             std::future::poll_fn(|cx| self.turn(cx)).await?;
-            self.session.process(clock::now(), &self.shared.backend, &self.me);
+            self.session.process(clock::now(), &self.shared.backend, self.me.conn());
             self.shared.stats.add(&mut self.session.counts);
         }
         Ok(())

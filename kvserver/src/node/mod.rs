@@ -14,7 +14,7 @@ mod start;
 mod status;
 mod store;
 mod ticker;
-mod topology;
+pub mod topology;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 

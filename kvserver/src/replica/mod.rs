@@ -169,7 +169,10 @@ impl Replica {
                     c.writable = writable;
                 }
             }
-            Event::Tick => self.coordinate(now, out, Coordinator::tick),
+            Event::Tick => {
+                self.wake = None;
+                self.coordinate(now, out, Coordinator::tick);
+            }
         }
         self.pump_reads(now, out);
         self.schedule(now);
@@ -182,9 +185,19 @@ impl Replica {
         self.wake
     }
 
+    /// What happens meanwhile never puts a tick off: a slot with more events than ticks would have none.
     fn schedule(&mut self, now: Time) {
+        let wanted = self.wanted(now);
+        self.wake = match self.wake {
+            Some(due) if wanted.is_some() => wanted.map(|wanted| wanted.min(due)),
+            _ => wanted,
+        };
+    }
+
+    /// When the next tick would be, counted from now.
+    fn wanted(&self, now: Time) -> Option<Time> {
         let beacon = self.setup.timing.beacon;
-        self.wake = match &self.role {
+        let wake = match &self.role {
             Role::Coordinator(c) if c.is_busy() => {
                 let mut wake = now + beacon / 5;
                 for precise in
@@ -201,8 +214,9 @@ impl Replica {
         };
         if !self.reads.waiting.is_empty() {
             let soon = now + beacon / 5;
-            self.wake = Some(self.wake.map_or(soon, |wake| wake.min(soon)));
+            return Some(wake.map_or(soon, |wake| wake.min(soon)));
         }
+        wake
     }
 
     fn part(&self) -> Part {
