@@ -58,6 +58,12 @@ pub enum Change {
         /// and boot.
         boot: BootId,
     },
+    /// `node` is heard well and has lost its position, or its copy was found wrong: it must not count any longer. As a shrink,
+    /// without being an accusation.
+    Demote {
+        /// Who.
+        node: NodeId,
+    },
     /// The asker has stopped, drained and released its lease; `to` coordinates next (L5). If `to` cannot, the ECS
     /// still makes a new view, with the asker as coordinator: so an answer always settles the request.
     HandOver {

@@ -246,6 +246,62 @@ pub enum PeerMsg {
         /// Whether it matched.
         ok: bool,
     },
+    /// Coordinator to members: compare your copy, as it is when exactly the entries up to `at` are applied (repair).
+    Audit {
+        /// Slot.
+        slot: Slot,
+        /// Epoch.
+        epoch: Epoch,
+        /// The audit's number.
+        audit: u64,
+        /// The position.
+        at: Seq,
+        /// What to compare.
+        what: AuditOf,
+    },
+    /// The answer.
+    AuditAck {
+        /// Slot.
+        slot: Slot,
+        /// Epoch.
+        epoch: Epoch,
+        /// The audit's number.
+        audit: u64,
+        /// What was found.
+        found: AuditFound,
+    },
+    /// Coordinator to a member: your copy differs from what the others agree on, and is to be replaced by content. It
+    /// answers as one that has no position, with [`PeerMsg::SyncAck`], and is taken out and caught up like any learner.
+    Distrust {
+        /// Slot.
+        slot: Slot,
+        /// Epoch.
+        epoch: Epoch,
+    },
+}
+
+/// What an audit compares.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum AuditOf {
+    /// The whole copy, by this root digest of the coordinator's.
+    Root(u64),
+    /// The records of these leaves, one by one.
+    Leaves(Vec<u16>),
+}
+
+/// What a member's copy is at the audit's position.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum AuditFound {
+    /// The root is the same.
+    Equal,
+    /// It is not; one digest per leaf.
+    Digests(Vec<u64>),
+    /// The key and digest of every record of the leaves, in key order.
+    Records(Vec<(Blob, u64)>),
+    /// A record is not what it was when it arrived, by its checksum.
+    Damaged,
+    /// The copy has gone past that position, or cannot tell.
+    Missed,
 }
 
 impl PeerMsg {
@@ -268,7 +324,10 @@ impl PeerMsg {
             | M::WalkFill { slot, .. }
             | M::WalkFillAck { slot, .. }
             | M::WalkEnd { slot, .. }
-            | M::WalkDone { slot, .. } => *slot,
+            | M::WalkDone { slot, .. }
+            | M::Audit { slot, .. }
+            | M::AuditAck { slot, .. }
+            | M::Distrust { slot, .. } => *slot,
         }
     }
 
@@ -291,7 +350,10 @@ impl PeerMsg {
             | M::WalkFill { epoch, .. }
             | M::WalkFillAck { epoch, .. }
             | M::WalkEnd { epoch, .. }
-            | M::WalkDone { epoch, .. } => *epoch,
+            | M::WalkDone { epoch, .. }
+            | M::Audit { epoch, .. }
+            | M::AuditAck { epoch, .. }
+            | M::Distrust { epoch, .. } => *epoch,
         }
     }
 }

@@ -98,7 +98,11 @@ impl Request<'_> {
             return None;
         }
         match change {
-            Change::Shrink { node } => self.shrink(sketch, node),
+            Change::Shrink { node } if self.cut_off && sketch.isr.contains_key(&node) => {
+                // Alone against all of its replicas: they go on without it.
+                if node == sketch.coordinator { None } else { self.step_down(sketch) }
+            }
+            Change::Shrink { node } | Change::Demote { node } => self.shrink(sketch, node),
             Change::Expand { node, store, boot } => self.expand(sketch, node, store, boot),
             Change::HandOver { to } => Some(self.hand_over(sketch, to)),
             Change::StepDown => self.step_down(sketch),
@@ -109,10 +113,6 @@ impl Request<'_> {
     fn shrink(&self, mut sketch: Sketch, node: NodeId) -> Option<Sketch> {
         if node == sketch.coordinator {
             return None;
-        }
-        if self.cut_off && sketch.isr.contains_key(&node) {
-            // Alone against all of its replicas: they go on without it.
-            return self.step_down(sketch);
         }
         if !self.world.switches.off(Rule::DropPending) || sketch.isr.contains_key(&node) {
             sketch.forced = true;

@@ -153,6 +153,7 @@ fn options(config: &Config, clients: SocketAddr, admin: Option<SocketAddr>) -> N
         admin_addr: admin.map(reached),
         confirm_reads: config.confirm_reads,
         checkpoint_every: config.checkpoint_every,
+        audit_every: config.audit_every,
         salvage: config.salvage,
     }
 }

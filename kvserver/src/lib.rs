@@ -3,6 +3,7 @@
 //! Pure cores: [`replica`] (one slot's replication protocol) and [`storage`] down to its file shell. Everything else in
 //! this crate moves bytes and time between them and the world.
 
+mod auditor;
 mod checkpointer;
 mod cli;
 pub mod client_port;

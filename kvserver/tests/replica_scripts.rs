@@ -75,6 +75,9 @@ impl World {
                 Action::Ask(ask) => {
                     let _ = writeln!(log, "n{} asks e{} {:?}", id.0, ask.epoch, ask.change);
                 }
+                Action::Audited(what) => {
+                    let _ = writeln!(log, "n{} audited: {what:?}", id.0);
+                }
                 Action::Alarm(why) => {
                     let _ = writeln!(log, "n{} ALARM {why}", id.0);
                 }
@@ -94,6 +97,29 @@ impl World {
         }
         node.disk.check();
         self.handle(id, Event::Durable { mark }, log);
+    }
+
+    /// Writes many records of one size.
+    fn bulk(&mut self, command: &Command) -> Result<(), Box<dyn Error>> {
+        let mut args = command.consume_args();
+        let id = NodeId(args.next_pos().ok_or("node")?.parse()?);
+        let (count, size) = (named(&mut args, "count")?.unwrap_or(0u32), named(&mut args, "size")?.unwrap_or(0));
+        args.reject_next()?;
+        for i in 0..count {
+            let (key, op) = (Bytes::from(format!("bulk{i}")), WriteOp::Put(Bytes::from(vec![b'v'; size])));
+            let write = Write { key, op, request: None, retry: false };
+            self.handle(id, Event::Write { write, token: Token::default() }, &mut String::new());
+        }
+        Ok(())
+    }
+
+    /// Changes a record behind the protocol's back: one bit of it (which its checksum tells), all of it, or it is gone.
+    fn damage(&mut self, id: NodeId, flip: bool, key: &str, value: Option<&str>) {
+        self.node(id).replica.damage(|map| match value {
+            _ if flip => assert!(map.flip(key.as_bytes()), "no {key}"),
+            Some(value) => map.put(key.as_bytes(), value.as_bytes()),
+            None => map.delete(key.as_bytes()),
+        });
     }
 
     fn deliver(&mut self, log: &mut String, wanted: impl Fn(NodeId, NodeId) -> bool) {
@@ -323,6 +349,14 @@ fn describe(msg: &PeerMsg) -> String {
         M::WalkDigests { digests, .. } => format!("WALK_DIGESTS e{epoch} of {} leaves", digests.len()),
         M::WalkFill { frame, leaves, .. } => format!("WALK_FILL e{epoch} frame {frame} with {} leaves", leaves.len()),
         M::WalkEnd { entries, at, .. } => format!("WALK_END e{epoch} {} entries, at {}", entries.len(), entry_name(at)),
+        M::Audit { at, what, .. } => {
+            let what = format!("{what:?}");
+            format!("AUDIT e{epoch} at {at} of {}", what.split(['(', '[']).next().unwrap_or_default())
+        }
+        M::AuditAck { found, .. } => {
+            let found = format!("{found:?}");
+            format!("AUDIT_ACK e{epoch} {}", found.split(['(', '[']).next().unwrap_or_default())
+        }
         other => {
             let text = format!("{other:?}");
             format!("{} e{epoch}", text.split([' ', '{']).next().unwrap_or_default())
@@ -341,18 +375,7 @@ impl Runner for World {
             "delete" => self.write(command, true, &mut log)?,
             "get" => self.get(command, &mut log)?,
             "scan" => self.scan(command, &mut log)?,
-            "bulk" => {
-                let mut args = command.consume_args();
-                let id = NodeId(args.next_pos().ok_or("node")?.parse()?);
-                let (count, size) =
-                    (named(&mut args, "count")?.unwrap_or(0u32), named(&mut args, "size")?.unwrap_or(0));
-                args.reject_next()?;
-                for i in 0..count {
-                    let (key, op) = (Bytes::from(format!("bulk{i}")), WriteOp::Put(Bytes::from(vec![b'v'; size])));
-                    let write = Write { key, op, request: None, retry: false };
-                    self.handle(id, Event::Write { write, token: Token::default() }, &mut String::new());
-                }
-            }
+            "bulk" => self.bulk(command)?,
             "root" => {
                 for (id, node) in &self.nodes {
                     let map = &node.replica.image().map;
@@ -388,6 +411,12 @@ impl Runner for World {
                     }
                     "cut" => drop(self.cut.insert(node()?)),
                     "mend" => self.cut.clear(),
+                    "audit" => self.handle(node()?, Event::Audit, &mut log),
+                    "flip" | "forge" => {
+                        let (id, key) = (node()?, args.next_pos().ok_or("key")?.to_string());
+                        let value = args.next_pos().map(ToString::to_string);
+                        self.damage(id, name == "flip", &key, value.as_deref());
+                    }
                     "hold" => {
                         let id = node()?;
                         self.node(id).held = true;

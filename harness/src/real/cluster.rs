@@ -130,6 +130,23 @@ impl Cluster {
         self.processes.data(number)
     }
 
+    /// The process id of server `number`.
+    #[must_use]
+    pub fn pid(&self, number: usize) -> u32 {
+        self.processes.servers()[number - 1].id()
+    }
+
+    /// Server `number`'s status, as it tells it.
+    ///
+    /// # Panics
+    /// It does not answer, or not with JSON.
+    #[must_use]
+    pub fn status_of(&self, number: usize) -> serde_json::Value {
+        let answer = self.text(number).ask("status").unwrap_or_else(|error| panic!("server {number}: {error}"));
+        let json = answer.strip_prefix("STATUS_SUCCESS ").unwrap_or_else(|| panic!("server {number}: {answer}"));
+        serde_json::from_str(json).unwrap_or_else(|error| panic!("server {number}: {error}: {json}"))
+    }
+
     /// Where everything of this cluster lies.
     #[must_use]
     pub fn folder(&self) -> &Path {

@@ -9,6 +9,7 @@
 
 mod cluster;
 mod ledger;
+pub mod memory;
 mod records;
 mod survival;
 mod text;

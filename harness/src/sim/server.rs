@@ -244,6 +244,7 @@ impl World {
                     self.stats.bump("asks");
                     self.ask(s, ask);
                 }
+                Action::Audited(what) => self.stats.audited(what),
                 Action::Alarm(text) => self.fail(format!("s{s} slot {slot} raises an alarm: {text}")),
             }
         }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use common::View;
 use common::peer::PeerMsg;
+use kvserver::replica::Audited;
 use kvserver::storage::Record;
 use kvserver::storage::record::Change;
 
@@ -86,6 +87,17 @@ impl Stats {
             PeerMsg::Confirm { .. } => self.bump("confirm messages"),
             _ => {}
         }
+    }
+
+    /// All copies of a slot were compared.
+    pub(super) fn audited(&mut self, what: Audited) {
+        self.bump(match what {
+            Audited::Equal => "audits: all copies equal",
+            Audited::Missed => "audits: missed",
+            Audited::Condemned { .. } => "audits: a copy condemned",
+            Audited::Repaired => "audits: a copy made anew",
+            Audited::Undecided { .. } => "audits: undecided",
+        });
     }
 
     /// A record is journaled.

@@ -52,6 +52,8 @@ pub struct Config {
     pub confirm_reads: bool,
     /// The longest time from one checkpoint to the next.
     pub checkpoint_every: Duration,
+    /// How long a round of comparing all copies takes, if they are compared.
+    pub audit_every: Option<Duration>,
     /// Start on a damaged directory.
     pub salvage: bool,
     /// A cache size or strategy was given, which changes nothing.
@@ -124,6 +126,7 @@ fn validate(raw: Raw) -> Result<Config, String> {
         max_connections: raw.max_connections,
         confirm_reads: raw.reads == "confirm",
         checkpoint_every: Duration::from_secs(raw.checkpoint_seconds),
+        audit_every: (raw.audit_seconds > 0).then(|| Duration::from_secs(raw.audit_seconds)),
         salvage: raw.salvage,
         cache_flags: raw.cache_size.is_some() || raw.cache_strategy.is_some(),
     })

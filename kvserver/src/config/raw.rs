@@ -109,6 +109,10 @@ pub(super) struct Raw {
     #[arg(long, env = "ANNULUS_CHECKPOINT_SECONDS", default_value_t = d::CHECKPOINT_SECONDS, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=d::HIGHEST_CHECKPOINT_SECONDS))]
     pub(super) checkpoint_seconds: u64,
 
+    /// How long a round of comparing the copies of all slots takes, and of reading the files back; 0: never
+    #[arg(long, env = "ANNULUS_AUDIT_SECONDS", default_value_t = d::AUDIT_SECONDS, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=d::HIGHEST_CHECKPOINT_SECONDS))]
+    pub(super) audit_seconds: u64,
+
     /// Start on a damaged data directory with what can be read of it
     #[arg(long)]
     pub(super) salvage: bool,

@@ -5,6 +5,7 @@
 //! a core returned are performed (pushed to buffers) before its lock is let go, so their order per slot is the core's.
 
 mod asks;
+mod audits;
 mod fatal;
 mod membership;
 pub(crate) mod metrics;
@@ -19,6 +20,7 @@ pub mod topology;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use asks::Asks;
+use audits::Audits;
 use common::peer::{Identity, PeerMsg, Purpose};
 use common::position::Position;
 use common::{ClusterRecord, NodeId, Slot, Time, Timing, clock};
@@ -55,6 +57,7 @@ pub struct Node {
     asks: Asks,
     replies: Arc<Replies>,
     metrics: Metrics,
+    audits: Audits,
     serving: OnceLock<Serving>,
     /// Set together with `serving`, for those who wait for it.
     begun: tokio::sync::watch::Sender<bool>,
@@ -131,6 +134,22 @@ impl Node {
     #[must_use]
     pub fn serving(&self) -> bool {
         self.serving.get().is_some()
+    }
+
+    /// What the comparisons of copies came to.
+    pub(crate) fn audits(&self) -> &Audits {
+        &self.audits
+    }
+
+    /// The slots that this server coordinates at the moment.
+    pub(crate) fn coordinated(&self) -> Vec<Slot> {
+        let mut slots = Vec::new();
+        self.each_slot(|replica, _| {
+            if replica.is_active() {
+                slots.push(replica.slot());
+            }
+        });
+        slots
     }
 
     /// How many slots the ring has, once that is known.

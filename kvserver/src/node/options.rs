@@ -23,6 +23,8 @@ pub struct NodeOptions {
     pub confirm_reads: bool,
     /// The longest time from one checkpoint to the next, while there is anything new.
     pub checkpoint_every: Duration,
+    /// How long a round of comparing all copies takes; None: they are not compared.
+    pub audit_every: Option<Duration>,
     /// Open a directory whose journal or checkpoint is damaged even if no other copy is known.
     pub salvage: bool,
 }
@@ -40,6 +42,7 @@ impl NodeOptions {
             admin_addr: None,
             confirm_reads: false,
             checkpoint_every: crate::storage::store::DUE_AFTER,
+            audit_every: None,
             salvage: false,
         }
     }

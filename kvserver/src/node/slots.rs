@@ -118,6 +118,7 @@ impl Node {
                     self.asks.push(ask);
                 }
                 Action::Alarm(text) => self.alarm(slot, &text),
+                Action::Audited(what) => self.audits.note(slot, what),
             }
         }
     }

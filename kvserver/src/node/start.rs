@@ -18,7 +18,7 @@ use super::store::Reports;
 use super::{Asks, Ecs, Metrics, Node, NodeOptions, Store, ticker};
 use crate::links::{self, Links};
 use crate::replies::Replies;
-use crate::{checkpointer, pulse, registrar};
+use crate::{auditor, checkpointer, pulse, registrar};
 
 /// The cluster that a standalone server's directory belongs to: none that an ECS would ever draw.
 pub(crate) const STANDALONE: ClusterId = ClusterId(0);
@@ -52,6 +52,7 @@ impl Node {
             asks: Asks::default(),
             replies,
             metrics: Metrics::default(),
+            audits: super::audits::Audits::default(),
             serving: OnceLock::new(),
             begun: watch::Sender::new(false),
             topology: RwLock::default(),
@@ -115,6 +116,8 @@ impl Node {
         self.keep(thread::Builder::new().name("ticker".into()).spawn(move || ticker::run(&node))?);
         let node = Arc::downgrade(self);
         self.keep(thread::Builder::new().name("checkpointer".into()).spawn(move || checkpointer::run(&node))?);
+        let node = Arc::downgrade(self);
+        self.keep(thread::Builder::new().name("auditor".into()).spawn(move || auditor::run(&node))?);
         Ok(())
     }
 

@@ -106,6 +106,7 @@ impl Node {
             "nodes": nodes.into_values().collect::<Vec<_>>(),
             "peers": self.peers_json(),
             "journal": self.store.status_json(),
+            "audit": self.audits.status_json(&self.coordinated()),
             "alarms": self.alarms(),
         })
     }
@@ -163,6 +164,7 @@ impl Node {
         let mut out = String::new();
         self.metrics.render(&mut out);
         self.store.metrics(&mut out);
+        self.audits.metrics(&self.coordinated(), &mut out);
         let (census, _) = self.survey();
         for (name, help, value) in [
             ("annulus_slots_coordinating", "Slots this server coordinates.", census.coordinating),

@@ -14,7 +14,9 @@ use super::{Fatal, Node, NodeOptions, STANDALONE, metrics};
 use crate::replica::Event;
 use crate::storage::data_dir::DataDir;
 use crate::storage::store::{Checkpointer, Done, Mended, StoreOptions, open};
-use crate::storage::{CheckpointError, Journal, JournalEvent, Record, Report, SlotEncoder, SlotImage};
+use crate::storage::{
+    CheckpointError, Journal, JournalEvent, RealDisk, Record, Report, Scrubbed, SlotEncoder, SlotImage, scrub,
+};
 
 /// How long a reader of peers' messages waits before it looks again whether the journal has room.
 const ROOM_PAUSE: Duration = Duration::from_millis(2);
@@ -32,6 +34,8 @@ pub(crate) struct Store {
     last: Mutex<(Done, Time)>,
     /// The disk takes no writes: it is full, or mounted read-only.
     refusing: AtomicBool,
+    /// The files are damaged: a checkpoint is due whatever the time.
+    wanted: AtomicBool,
 }
 
 /// What was found at the start.
@@ -85,6 +89,7 @@ impl Store {
             checkpointer: Mutex::new(checkpointer),
             last: Mutex::new((Done::default(), clock::now())),
             refusing: AtomicBool::new(false),
+            wanted: AtomicBool::new(false),
         };
         Ok((store, me))
     }
@@ -151,7 +156,7 @@ impl Store {
     /// Whether the next checkpoint is due.
     pub(crate) fn checkpoint_due(&self, every: Duration, now: Time) -> bool {
         let (done, at) = *lock(&self.last);
-        done.next_is_due(every, self.journal.bytes_since_rotation(), now.since(at))
+        self.wanted.load(Relaxed) || done.next_is_due(every, self.journal.bytes_since_rotation(), now.since(at))
     }
 
     /// Writes a checkpoint; see [`Checkpointer::run`].
@@ -160,9 +165,21 @@ impl Store {
         slots: u16,
         encode: impl FnMut(Slot, &mut SlotEncoder),
     ) -> Result<Done, CheckpointError> {
+        self.wanted.store(false, Relaxed);
         let done = lock(&self.checkpointer).run(&self.journal, (0..slots).map(Slot), encode)?;
         *lock(&self.last) = (done, clock::now());
         Ok(done)
+    }
+
+    /// A checkpoint is to be written soon, whether or not there is anything new.
+    pub(crate) fn want_checkpoint(&self) {
+        self.wanted.store(true, Relaxed);
+    }
+
+    /// Reads the files back; see [`scrub`].
+    pub(crate) fn scrub(&self, rest: impl FnMut(u64)) -> std::io::Result<Option<Scrubbed>> {
+        let path = lock(&self.dir).path().to_owned();
+        scrub(&RealDisk::new(&path), rest)
     }
 
     /// Flushes the journal and ends it.

@@ -53,6 +53,8 @@ pub enum Event {
         /// Whether writes can be taken.
         writable: bool,
     },
+    /// It is this slot's turn to be compared with its other copies. Ignored unless active with all copies in sync.
+    Audit,
     /// [`crate::replica::Replica::deadline`] has passed. Extra ticks do no harm.
     Tick,
 }
@@ -80,6 +82,31 @@ pub enum Action {
     Ask(Ask),
     /// Something that must never happen was seen; the slot has stopped. Tell the operator, loudly.
     Alarm(String),
+    /// What an audit came to, to be counted.
+    Audited(Audited),
+}
+
+/// The outcome of comparing a slot's copies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Audited {
+    /// All are the same.
+    Equal,
+    /// A member had gone past the position that was asked about: to be tried again.
+    Missed,
+    /// A copy is wrong in so many records that were looked at, and is taken out to be made anew.
+    Condemned {
+        /// Whose.
+        node: NodeId,
+        /// Records.
+        records: u64,
+    },
+    /// This copy had been condemned and was made anew.
+    Repaired,
+    /// Nobody can tell which copy is right: the slot has stopped.
+    Undecided {
+        /// Records.
+        records: u64,
+    },
 }
 
 /// Names a waiting client request; opaque to the replica.

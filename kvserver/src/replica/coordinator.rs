@@ -10,6 +10,7 @@ use common::{Entry, LogId, NodeId, Op, Outcome, Rule, Seq, Switches, Time, View}
 
 use super::Setup;
 use super::action::{Action, Refusal, Reply, Token, Write, WriteOp};
+use super::audit::Audit;
 use super::lease::Leases;
 use super::log::Log;
 use super::parked::Parked;
@@ -76,8 +77,11 @@ pub(super) struct Coordinator {
     stepped_down: Option<Time>,
     /// R3.
     pub(super) rounds: Rounds,
-    /// Numbers walks.
+    /// Numbers walks and audits.
     walks: u64,
+    pub(super) audit: Option<Audit>,
+    /// Why the slot must stop, if an audit has found that nobody can tell which copy is right.
+    pub(super) condemned: Option<String>,
     /// The last tick: one that comes late means that this server itself did not run.
     ticked: Time,
 }
@@ -106,6 +110,8 @@ impl Coordinator {
             stepped_down: None,
             rounds: Rounds::default(),
             walks: ctx.view.epoch.0 << 20,
+            audit: None,
+            condemned: None,
             ticked: ctx.now,
         };
         if !ctx.log.has_position() {
@@ -155,6 +161,7 @@ impl Coordinator {
             self.followers.insert(node, progress);
         }
         ctx.log.pin(None);
+        self.audit = None;
         for node in self.followers.keys().copied().collect::<Vec<_>>() {
             self.sync(ctx, node);
         }
@@ -269,11 +276,7 @@ impl Coordinator {
         follower.streaming = false;
         match follower.standing {
             // An ISR member has every committed entry; one that does not has lost some: it must not count any longer.
-            Standing::Member | Standing::Pending { .. } => {
-                if follower.may_ask(ctx.now, &ctx.setup.timing) {
-                    ctx.ask(Change::Shrink { node });
-                }
-            }
+            Standing::Member | Standing::Pending { .. } => self.demote(ctx, node),
             Standing::Learner if self.phase == Phase::Active => self.begin_walk(ctx, node),
             Standing::Learner => {}
         }

@@ -6,6 +6,8 @@ use common::peer::{Beacon, BeaconAck, Leaf, PeerMsg};
 use common::view::Part;
 use common::{Entry, Lineage, LogId, NodeId, Rule, Seq};
 
+use super::action::{Action, Audited};
+use super::audit::Question;
 use super::coordinator::Ctx;
 use crate::storage::SlotMap;
 use crate::storage::map::LEAVES;
@@ -28,12 +30,14 @@ pub(super) struct Follower {
     walk: Option<(u64, u32)>,
     /// The walk that was finished last.
     walked: Option<u64>,
+    /// An audit's question about a position that is not reached yet.
+    pub(super) question: Option<Question>,
 }
 
 impl Follower {
     pub(super) fn new(part: Part, view_mark: u64) -> Follower {
         let (deferred, acked) = (Vec::new(), Seq(0));
-        Follower { part, synced: false, view_mark, deferred, acked, walk: None, walked: None }
+        Follower { part, synced: false, view_mark, deferred, acked, walk: None, walked: None, question: None }
     }
 
     /// A message of the coordinator at the current epoch. True if the slot has seen the impossible and must stop.
@@ -45,6 +49,8 @@ impl Follower {
                 return self.take(ctx, from, prev, entries, commit);
             }
             PeerMsg::Confirm { round, .. } => ctx.send(from, PeerMsg::ConfirmAck { slot, epoch, round }),
+            PeerMsg::Audit { audit, at, what, .. } if self.part == Part::Member => self.asked(ctx, audit, at, what),
+            PeerMsg::Distrust { .. } => self.distrusted(ctx),
             PeerMsg::WalkBegin { walk, .. } if self.part == Part::Learner => self.walk_begin(ctx, walk),
             PeerMsg::WalkFill { walk, frame, leaves, .. } => {
                 let Some((_, expected)) = self.walk.as_mut().filter(|(current, _)| *current == walk) else {
@@ -80,7 +86,7 @@ impl Follower {
         let mut at = None;
         // Asked again, or an old question, perhaps from before a restart: whoever has entries of this very epoch was in
         // session at it. Within an epoch the coordinator's log only grows, so nothing is cut.
-        let again = self.synced || (ctx.log.has_position() && ctx.log.end().epoch == epoch);
+        let again = !ctx.log.distrusted && (self.synced || (ctx.log.has_position() && ctx.log.end().epoch == epoch));
         if again {
             at = Some(ctx.log.end().seq);
         } else if self.contradicts(ctx, lineage, end) {
@@ -88,7 +94,7 @@ impl Follower {
                 let base = ctx.log.image.base;
                 return Err(format!("slot {slot}: entry {base:?}, committed here, is another one at {from}"));
             }
-        } else if ctx.log.has_position() {
+        } else if ctx.log.has_position() && !ctx.log.distrusted {
             let (my_end, mine) = (ctx.log.end().seq, &ctx.log.image.lineage);
             at = mine.agreed(my_end, commit, lineage, end);
             if ctx.off(Rule::NoEpochMatch) {
@@ -108,6 +114,15 @@ impl Follower {
         let (store, boot) = (ctx.setup.me.store, ctx.setup.me.boot);
         self.when_durable(ctx, PeerMsg::SyncAck { slot, epoch, at, commit, store, boot });
         Ok(())
+    }
+
+    /// An audit has found this copy wrong. It says that it has no position, which makes the coordinator take it out.
+    fn distrusted(&mut self, ctx: &mut Ctx<'_>) {
+        ctx.log.distrusted = true;
+        self.synced = false;
+        let (slot, epoch, commit) = (ctx.view.slot, ctx.view.epoch, ctx.log.commit());
+        let (store, boot) = (ctx.setup.me.store, ctx.setup.me.boot);
+        self.when_durable(ctx, PeerMsg::SyncAck { slot, epoch, at: None, commit, store, boot });
     }
 
     /// Whether the coordinator's log has another entry where this copy's committed ones end. No member can be in that
@@ -154,9 +169,15 @@ impl Follower {
     pub(super) fn learn_commit(&mut self, ctx: &mut Ctx<'_>, commit: Seq) {
         let commit = commit.min(ctx.log.end().seq);
         let equal = self.synced || ctx.off(Rule::CommitBlind);
-        if equal && commit > ctx.log.commit() {
-            ctx.log.commit_to(commit, |_| {});
+        if !equal || commit <= ctx.log.commit() {
+            return;
         }
+        if let Some(at) = self.question.as_ref().map(|question| question.at).filter(|at| *at < commit) {
+            ctx.log.commit_to(at, |_| {});
+            self.compare(ctx);
+        }
+        ctx.log.commit_to(commit, |_| {});
+        self.compare(ctx);
     }
 
     fn acknowledge(&mut self, ctx: &mut Ctx<'_>, to: NodeId) {
@@ -250,6 +271,9 @@ impl Follower {
             ctx.log.record(Change::WalkEnd { entries, at, lineage, retries }, ctx.out);
             ctx.log.reset();
             self.walked = Some(walk);
+            if std::mem::take(&mut ctx.log.distrusted) {
+                ctx.out.push(Action::Audited(Audited::Repaired));
+            }
         } else {
             // The next walk compares with what is here now, so the journal must say what that is.
             let leaves = contents(&ctx.log.image.map, &entries);

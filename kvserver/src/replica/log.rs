@@ -39,6 +39,9 @@ pub(super) struct Log {
     dirty: BTreeMap<Bytes, Seq>,
     /// Uncommitted entries that answer a request.
     requests: BTreeMap<(ClientId, u64), Seq>,
+    /// An audit found this copy wrong: it claims no position until it is replaced by content. Volatile: a restart reads the
+    /// copy back from disk, and the next audit judges that.
+    pub(super) distrusted: bool,
 }
 
 impl Log {
@@ -56,6 +59,7 @@ impl Log {
             tail_bytes: 0,
             dirty: BTreeMap::new(),
             requests: BTreeMap::new(),
+            distrusted: false,
         };
         log.reindex();
         if switches.off(Rule::ReplayAll) {

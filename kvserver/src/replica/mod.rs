@@ -10,6 +10,7 @@
 //! [`follower`] (members and learners). Shared by all: [`log`], [`lease`], [`reads`].
 
 mod action;
+mod audit;
 mod coordinator;
 mod follower;
 mod inspect;
@@ -29,7 +30,7 @@ use common::text::encode_page;
 use common::view::Part;
 use common::{BootId, Epoch, NodeId, Rule, Slot, Switches, Time, Timing, View};
 
-pub use self::action::{Action, Event, Read, Refusal, Reply, Scan, Token, Write, WriteOp};
+pub use self::action::{Action, Audited, Event, Read, Refusal, Reply, Scan, Token, Write, WriteOp};
 use self::coordinator::{Coordinator, Ctx, Phase};
 use self::follower::Follower;
 use self::lease::Leases;
@@ -37,8 +38,8 @@ use self::log::Log;
 use self::parked::Parked;
 use self::progress::is_answer;
 use self::reads::{Asker, MAX_WAITING, Need, Reads, Waiting, Want};
-use crate::storage::SlotImage;
 use crate::storage::record::Change;
+use crate::storage::{SlotImage, SlotMap};
 
 /// What every replica of a process shares.
 #[derive(Clone, Debug)]
@@ -169,11 +170,13 @@ impl Replica {
                     c.writable = writable;
                 }
             }
+            Event::Audit => self.coordinate(now, out, Coordinator::begin_audit),
             Event::Tick => {
                 self.wake = None;
                 self.coordinate(now, out, Coordinator::tick);
             }
         }
+        self.stop_if_condemned(out);
         self.pump_reads(now, out);
         self.schedule(now);
         debug_assert!(self.log.commit() <= self.log.end().seq, "I6");
@@ -354,6 +357,7 @@ impl Replica {
                         c.flush(ctx, from);
                     }
                 }
+                PeerMsg::AuditAck { audit, found, .. } => c.audit_answer(ctx, from, audit, found),
                 PeerMsg::ConfirmAck { round, .. } => c.round_acked(ctx, Some((from, round)), wanted),
                 msg => c.walk_answer(ctx, from, msg),
             }
@@ -629,7 +633,20 @@ impl Replica {
         self.log.record(Change::Drop { epoch }, out);
         let (mark, view) = (self.log.image.mark, self.log.image.view.take());
         self.log.image = SlotImage { mark, view, ..SlotImage::empty() };
+        self.log.distrusted = false;
         self.log.reset();
+    }
+
+    /// Changes the copy behind the protocol's back, as a failing memory or a wrong hand would. For tests of the repair.
+    pub fn damage<R>(&mut self, change: impl FnOnce(&mut SlotMap) -> R) -> R {
+        change(&mut self.log.image.map)
+    }
+
+    fn stop_if_condemned(&mut self, out: &mut Vec<Action>) {
+        let Role::Coordinator(c) = &mut self.role else { return };
+        if let Some(why) = c.condemned.take() {
+            self.stop(why, out);
+        }
     }
 
     /// Something impossible was seen: better no answer than a wrong one.

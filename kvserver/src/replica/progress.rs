@@ -228,5 +228,6 @@ pub(super) fn is_answer(msg: &PeerMsg) -> bool {
             | M::WalkDigests { .. }
             | M::WalkFillAck { .. }
             | M::WalkDone { .. }
+            | M::AuditAck { .. }
     )
 }

@@ -18,16 +18,51 @@ pub const LEAVES: u16 = 1024;
 /// Committed records, ordered by key.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct SlotMap {
-    records: BTreeMap<Box<[u8]>, Box<[u8]>>,
+    records: BTreeMap<Box<[u8]>, Summed>,
     bytes: u64,
+}
+
+/// A value and, behind it, the checksum of its record: one allocation, four bytes more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Summed(Box<[u8]>);
+
+/// The length of the checksum.
+const SUM: usize = 4;
+
+impl Summed {
+    fn new(key: &[u8], value: &[u8]) -> Summed {
+        let mut bytes = Vec::with_capacity(value.len() + SUM);
+        bytes.extend_from_slice(value);
+        bytes.extend_from_slice(&sum(key, value));
+        Summed(bytes.into_boxed_slice())
+    }
+
+    fn value(&self) -> &[u8] {
+        &self.0[..self.0.len() - SUM]
+    }
+
+    fn holds(&self, key: &[u8]) -> bool {
+        self.0[self.0.len() - SUM..] == sum(key, self.value())
+    }
+}
+
+fn sum(key: &[u8], value: &[u8]) -> [u8; SUM] {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(key);
+    sum.update(value);
+    sum.finalize().to_le_bytes()
 }
 
 impl FromIterator<(Box<[u8]>, Box<[u8]>)> for SlotMap {
     /// Builds the tree in one go from records that are (nearly) in key order: faster and denser than one by one.
     fn from_iter<I: IntoIterator<Item = (Box<[u8]>, Box<[u8]>)>>(records: I) -> SlotMap {
-        let records: BTreeMap<Box<[u8]>, Box<[u8]>> = records.into_iter().collect();
-        let bytes = records.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum();
-        SlotMap { records, bytes }
+        let summed = records.into_iter().map(|(key, value)| {
+            let value = Summed::new(&key, &value);
+            (key, value)
+        });
+        let mut map = SlotMap { records: summed.collect(), bytes: 0 };
+        map.count_bytes();
+        map
     }
 }
 
@@ -35,25 +70,26 @@ impl SlotMap {
     /// The value of `key`.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        self.records.get(key).map(|value| &**value)
+        self.records.get(key).map(Summed::value)
     }
 
     /// Sets a value.
     pub fn put(&mut self, key: &[u8], value: &[u8]) {
         self.bytes += value.len() as u64;
+        let summed = Summed::new(key, value);
         if let Some(old) = self.records.get_mut(key) {
-            self.bytes -= old.len() as u64;
-            *old = value.into();
+            self.bytes -= old.value().len() as u64;
+            *old = summed;
         } else {
             self.bytes += key.len() as u64;
-            self.records.insert(key.into(), value.into());
+            self.records.insert(key.into(), summed);
         }
     }
 
     /// Removes a key.
     pub fn delete(&mut self, key: &[u8]) {
         if let Some(old) = self.records.remove(key) {
-            self.bytes -= (key.len() + old.len()) as u64;
+            self.bytes -= (key.len() + old.value().len()) as u64;
         }
     }
 
@@ -86,13 +122,13 @@ impl SlotMap {
 
     /// All records in key order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.records.iter().map(|(key, value)| (&**key, &**value))
+        self.records.iter().map(|(key, value)| (&**key, value.value()))
     }
 
     /// The records whose keys are greater than `after`, or all, in key order.
     pub fn after(&self, after: Option<&[u8]>) -> impl Iterator<Item = (&[u8], &[u8])> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.records.range::<[u8], _>((start, Bound::Unbounded)).map(|(key, value)| (&**key, &**value))
+        self.records.range::<[u8], _>((start, Bound::Unbounded)).map(|(key, value)| (&**key, value.value()))
     }
 
     /// The leaf a key belongs to.
@@ -107,9 +143,37 @@ impl SlotMap {
         let mut digests = vec![0u64; usize::from(LEAVES)];
         for (key, value) in self.iter() {
             let digest = &mut digests[usize::from(Self::leaf_of(key))];
-            *digest = digest.wrapping_add(xxh3_64_with_seed(value, xxh3_64(key)));
+            *digest = digest.wrapping_add(digest_of(key, value));
         }
         digests
+    }
+
+    /// The same, after a look at every record's checksum.
+    ///
+    /// # Errors
+    /// The key of a record that is not what it was when it arrived.
+    pub fn verified(&self) -> Result<Vec<u64>, Vec<u8>> {
+        match self.records.iter().find(|(key, value)| !value.holds(key)) {
+            Some((key, _)) => Err(key.to_vec()),
+            None => Ok(self.digests()),
+        }
+    }
+
+    /// The key and digest of every record of these leaves, in key order.
+    #[must_use]
+    pub fn records_of(&self, leaves: &[u16]) -> Vec<(Blob, u64)> {
+        let wanted = self.iter().filter(|(key, _)| leaves.contains(&Self::leaf_of(key)));
+        wanted.map(|(key, value)| (Blob(Bytes::copy_from_slice(key)), digest_of(key, value))).collect()
+    }
+
+    /// Damages a record in place, as a failing memory would: its checksum is left as it was. For tests.
+    pub fn flip(&mut self, key: &[u8]) -> bool {
+        let byte = self.records.get_mut(key).and_then(|value| value.0.first_mut());
+        byte.map(|byte| *byte ^= 0x20).is_some()
+    }
+
+    fn count_bytes(&mut self) {
+        self.bytes = self.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum();
     }
 
     /// One digest for everything.
@@ -149,10 +213,14 @@ impl SlotMap {
             let cleared: std::collections::BTreeSet<u16> =
                 leaves.iter().filter(|leaf| leaf.clear).map(|leaf| leaf.leaf).collect();
             self.records.retain(|key, _| !cleared.contains(&Self::leaf_of(key)));
-            self.bytes = self.records.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum();
+            self.count_bytes();
         }
         for (key, value) in leaves.iter().flat_map(|leaf| &leaf.records) {
             self.put(&key.0, &value.0);
         }
     }
+}
+
+fn digest_of(key: &[u8], value: &[u8]) -> u64 {
+    xxh3_64_with_seed(value, xxh3_64(key))
 }

@@ -7,6 +7,7 @@
 //! | [`section`], [`manifest`] | one slot's part of a checkpoint, and what holds the parts together |
 //! | [`checkpoint`] | the order of file operations that makes a checkpoint |
 //! | [`recovery`], [`damage`] | from files to images, or what is wrong with them |
+//! | [`scrub`] | whether the files are still what was written |
 //! | **shell** | |
 //! | [`disk`] | the files of a directory |
 //! | [`journal`] | the thread that appends records |
@@ -30,6 +31,7 @@ pub mod record;
 pub mod recovery;
 mod replay;
 mod scan;
+mod scrub;
 pub mod section;
 pub mod store;
 #[cfg(test)]
@@ -43,5 +45,6 @@ pub use journal::{Journal, JournalEvent, JournalStart};
 pub use map::SlotMap;
 pub use record::Record;
 pub use recovery::{Recovered, Report, recover, salvage};
+pub use scrub::{Scrubbed, scrub};
 pub use section::{Role, SlotEncoder, SlotParts};
 pub use store::{Checkpointer, Opened, StoreOptions, open};

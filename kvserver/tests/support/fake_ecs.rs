@@ -201,7 +201,7 @@ impl State {
             return;
         }
         match ask.change {
-            Change::Shrink { node } => drop(view.isr.remove(&node)),
+            Change::Shrink { node } | Change::Demote { node } => drop(view.isr.remove(&node)),
             Change::Expand { node, store, boot } => {
                 let current = &self.nodes[&node];
                 if (current.store, current.boot) != (store, boot) {

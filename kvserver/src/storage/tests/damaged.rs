@@ -7,7 +7,9 @@ use super::super::damage::Failure;
 use super::super::disk::Disk;
 use super::super::image::SlotImage;
 use super::super::manifest::segment_name;
+use super::super::mem_disk::MemDisk;
 use super::super::recovery::{recover, salvage, sole_copies};
+use super::super::scrub::scrub;
 use super::world::{ME, STORE, Step, World, assert_same, step, view};
 
 proptest! {
@@ -230,4 +232,28 @@ fn a_damaged_copy_among_others_gives_up_its_position_and_a_sole_one_does_not() {
     let demoted: &SlotImage = &found.images[&Slot(2)];
     assert_eq!((demoted.base, demoted.tail.len()), (None, 0));
     assert!(!demoted.map.is_empty());
+}
+
+/// What would make the next start set the store aside is found before it.
+#[test]
+fn a_scrub_finds_whatever_a_start_would() {
+    let world = small();
+    let look = |disk: &MemDisk| scrub(disk, |_| ()).unwrap().unwrap();
+    let whole = look(&world.disk);
+    assert!(whole.damage.is_none() && whole.bytes > 1_000, "{whole:?}");
+    let mut found = 0;
+    for name in world.disk.names().unwrap() {
+        let content = world.disk.get(&name).unwrap().to_vec();
+        for at in 0..content.len() {
+            let (mut disk, mut damaged) = (world.disk.clone(), content.clone());
+            damaged[at] ^= 4;
+            disk.put(&name, &damaged);
+            if recover(&disk).is_err() {
+                let scrubbed = look(&disk);
+                assert!(scrubbed.damage.is_some_and(|what| what.contains(&name)), "{name} at {at}");
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 1_000, "{found}");
 }
