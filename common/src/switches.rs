@@ -31,33 +31,23 @@ pub enum Rule {
     TellFirst,
     ForgetView,
     CommitBlind,
-    IgnoreBehind,
     LateCount,
     LateHold,
     NoDrift,
     OldGrant,
-    LeapEpoch,
-    AnyRelease,
-    ReadReleased,
-    BusyHandover,
     LazyConfirm,
     StaleRound,
     RetryInFlight,
     RetryForgotten,
     RetryStranger,
-    ExpandStale,
-    StaleDrop,
     WalkBlind,
-    WalkUnchecked,
-    ActOnOld,
     NoRecoverySync,
     KeepStore,
-    NoSyncedLine,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Rule; 46] = [
+    pub const ALL: [Rule; 36] = [
         Rule::NoFsync,
         Rule::NoFence,
         Rule::NoEpochMatch,
@@ -82,29 +72,19 @@ impl Rule {
         Rule::TellFirst,
         Rule::ForgetView,
         Rule::CommitBlind,
-        Rule::IgnoreBehind,
-        Rule::LateCount,
+            Rule::LateCount,
         Rule::LateHold,
         Rule::NoDrift,
         Rule::OldGrant,
-        Rule::LeapEpoch,
-        Rule::AnyRelease,
-        Rule::ReadReleased,
-        Rule::BusyHandover,
-        Rule::LazyConfirm,
+                        Rule::LazyConfirm,
         Rule::StaleRound,
         Rule::RetryInFlight,
         Rule::RetryForgotten,
         Rule::RetryStranger,
-        Rule::ExpandStale,
-        Rule::StaleDrop,
-        Rule::WalkBlind,
-        Rule::WalkUnchecked,
-        Rule::ActOnOld,
-        Rule::NoRecoverySync,
+                Rule::WalkBlind,
+                Rule::NoRecoverySync,
         Rule::KeepStore,
-        Rule::NoSyncedLine,
-    ];
+        ];
 
     /// Its name in the documentation: `no_fsync` for [`Rule::NoFsync`].
     #[must_use]
@@ -127,7 +107,7 @@ impl Rule {
 }
 
 /// Which rules are off.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Switches {
     #[cfg(feature = "switches")]
     off: Option<Rule>,

@@ -17,7 +17,7 @@ use kvserver::storage::codec::put_record;
 
 use super::ambush::Moment;
 use super::clock::Clock;
-use super::disk::{Files, Mood};
+use super::disk::{Files, Found, Mood};
 use super::queue::Event;
 use super::wire::{Party, Wire};
 use super::world::World;
@@ -39,8 +39,12 @@ pub(super) struct Server {
     pub(super) starting: bool,
     /// Whether it was ever started.
     pub(super) used: bool,
-    /// Its directory is to be lost before the next start.
+    /// Its directory is to be lost before the next start,
     pub(super) wipe: bool,
+    /// or damaged.
+    pub(super) rot: bool,
+    /// The process dies after so many more actions of its replicas, in the middle of a list if need be.
+    pub(super) fuse: Option<u32>,
     pub(super) paused: bool,
     pub(super) deferred: Vec<Event>,
 }
@@ -96,6 +100,8 @@ impl Server {
             starting: false,
             used: false,
             wipe: false,
+            rot: false,
+            fuse: None,
             paused: false,
             deferred: Vec::new(),
         }
@@ -134,13 +140,13 @@ impl World {
         if std::mem::take(&mut self.servers[s].wipe) && self.expendable(s) {
             self.fresh_directory(s);
         }
+        let rotten = std::mem::take(&mut self.servers[s].rot) && self.expendable(s);
+        let Some(found) = self.open_files(s, rotten) else { return };
         let server = &mut self.servers[s];
         server.used = true;
-        let images = match server.files.open(record.slots) {
-            Ok(images) => images,
-            Err(e) => return self.fail(format!("s{s} cannot recover its directory: {e}")),
-        };
-        server.boot = server.boot.next();
+        (server.node, server.store, server.boot, server.cluster) =
+            (found.me.node, found.me.store, found.me.boot, found.me.cluster);
+        let images = found.images;
         server.inc += 1;
         server.paused = false;
         server.deferred.clear();
@@ -197,6 +203,49 @@ impl World {
         }
     }
 
+    /// Opens the directory as the product does; None if that is the end of this start.
+    fn open_files(&mut self, s: usize, rotten: bool) -> Option<Found> {
+        let safe = self.healed || self.now < self.calm_until || rotten;
+        let stop = (!safe && self.rng.u8(0..24) == 0).then(|| self.rng.u64(0..12));
+        let (slots, server) = (self.record.slots, &mut self.servers[s]);
+        if rotten {
+            server.files.rot(&mut self.rng);
+        }
+        // Where the product draws at random (a fresh store's id) a seed must draw the same again.
+        fastrand::seed(self.rng.u64(..));
+        server.files.switches = self.options.switches;
+        match server.files.open(slots, (server.node, server.store), stop) {
+            Ok(found) => {
+                if found.anew {
+                    self.stats.bump("damaged stores begun anew");
+                    self.checks.wiped(s);
+                }
+                Some(found)
+            }
+            Err(_) if stop.is_some() => {
+                self.stats.bump("deaths in a start");
+                server.files.close();
+                if self.rng.bool() {
+                    server.files.power_cut(&mut self.rng);
+                }
+                self.start_later(s, 20_000..600_000);
+                None
+            }
+            Err(why) if rotten => {
+                // It may hold an only copy, or does not know whose it is: an operator decides, and knows the others are well.
+                self.trace.line(self.now, || format!("s{s} does not start: {why}"));
+                self.stats.bump("damaged stores refused");
+                self.fresh_directory(s);
+                self.start_later(s, 20_000..600_000);
+                None
+            }
+            Err(why) => {
+                self.fail(format!("s{s} cannot open its directory: {why}"));
+                None
+            }
+        }
+    }
+
     /// The process dies. `written`: bytes on their way to the disk may still get there (a kill, not a power cut).
     pub(super) fn stop_server(&mut self, s: usize, power: bool) {
         let server = &mut self.servers[s];
@@ -208,7 +257,9 @@ impl World {
             let torn = self.rng.usize(..=process.queue.len());
             server.files.write(&process.queue[..torn]);
         }
+        server.files.close();
         server.paused = false;
+        server.fuse = None;
         server.deferred.clear();
         let inc = server.inc;
         if !power {
@@ -236,6 +287,9 @@ impl World {
     /// Performs a replica's actions in order.
     pub(super) fn perform(&mut self, s: usize, slot: Slot, actions: &mut Vec<Action>) {
         for action in actions.drain(..) {
+            if self.servers[s].fuse.is_some() && self.burns_down(s) {
+                break;
+            }
             match action {
                 Action::Journal(record) => self.append(s, record),
                 Action::Send { to, msg } => self.send_peer(s, to, msg),
@@ -273,6 +327,18 @@ impl World {
         let Some(process) = self.servers[s].process.as_mut() else { return };
         let asks = std::mem::take(&mut process.asks);
         self.to_ecs(s, FromServer::Ask(asks));
+    }
+
+    /// One action less to live; true if the process is dead now, the rest of its actions undone.
+    fn burns_down(&mut self, s: usize) -> bool {
+        let Some(left) = self.servers[s].fuse.as_mut() else { return false };
+        *left = left.saturating_sub(1);
+        if *left > 0 {
+            return false;
+        }
+        let power = self.rng.bool();
+        self.crash(s, power);
+        true
     }
 
     fn send_peer(&mut self, s: usize, to: NodeId, msg: PeerMsg) {
@@ -361,7 +427,7 @@ impl World {
         if process.sync.is_some() || process.queue.is_empty() || server.mood == Mood::Full {
             return;
         }
-        server.files.write(&process.queue);
+        server.files.write_group(&process.queue);
         process.queue.clear();
         process.flight_marks = std::mem::take(&mut process.queue_marks);
         process.syncs += 1;
@@ -553,6 +619,9 @@ impl World {
             FromEcs::Welcome { cluster, meta } => {
                 process.welcomed = true;
                 self.servers[s].cluster = Some(cluster.cluster);
+                if let Err(why) = self.servers[s].files.bind(cluster.cluster, cluster.slots) {
+                    return self.fail(format!("s{s}: {why}"));
+                }
                 self.adopt(s, meta);
             }
             FromEcs::Update(meta) => self.adopt(s, meta),

@@ -409,6 +409,7 @@ impl World {
         server.store = StoreUuid(0x1000 + u128::from(self.next_node));
         server.boot = common::BootId(0);
         server.cluster = None;
+        server.fuse = None;
         self.checks.wiped(s);
     }
 

@@ -246,7 +246,7 @@ impl Replica {
         self.log.adopt(view, out);
         self.reads.start_over();
         let continues = match (&self.role, &old) {
-            (Role::Coordinator(c), Some(old)) => c.continues(old, view, self.setup.switches),
+            (Role::Coordinator(c), Some(old)) => c.continues(old, view),
             _ => false,
         };
         if continues {
@@ -338,7 +338,7 @@ impl Replica {
                         return;
                     }
                     follower.identity = Some((store, boot));
-                    if commit > ctx.log.end().seq && follower.required() && !ctx.off(Rule::IgnoreBehind) {
+                    if commit > ctx.log.end().seq && follower.required() {
                         c.has_lost_entries(ctx, from, commit);
                     } else {
                         c.sync_acked(ctx, from, at);
@@ -626,8 +626,7 @@ impl Replica {
 
     /// The ECS orders an unneeded copy away.
     fn drop_copy(&mut self, epoch: Epoch, out: &mut Vec<Action>) {
-        let ordered = self.epoch() == Some(epoch) && self.part() == Part::None;
-        if self.log.is_blank() || !(ordered || self.setup.switches.off(Rule::StaleDrop)) {
+        if self.epoch() != Some(epoch) || self.part() != Part::None || self.log.is_blank() {
             return;
         }
         self.log.record(Change::Drop { epoch }, out);
