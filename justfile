@@ -31,9 +31,17 @@ sim-seed seed *args:
 mutants *args="--seeds 1000":
     cargo run --release -p harness --features switches --bin simulate --target-dir target/switches -- --mutants {{args}}
 
+# Coverage-guided fuzzing of one target of harness/src/fuzz (needs a C++ compiler); `just fuzz requests 600`.
+fuzz target seconds="60" *flags:
+    fuzz/run {{target}} {{seconds}} {{flags}}
+
 # Five servers and a file (30,000 made-up records without one): kills, returns, everything read back after each step.
 survive *file:
     cargo run --release -p harness --bin survive -- {{file}}
+
+# What the table of faults promises, on real processes (20 minutes): all scenarios, or those named. `--list` shows them.
+nemesis *args="--all":
+    cargo run --release -p harness --bin nemesis -- {{args}}
 
 # Annulus and its peers in turn, with ratios. Peers that are not installed are named and skipped.
 bench *args:

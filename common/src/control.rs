@@ -18,6 +18,9 @@ pub enum FromServer {
         info: NodeInfo,
         /// The cluster the data directory belongs to, if any yet.
         cluster: Option<ClusterId>,
+        /// Its operator wants it in even if it was sent away, with whatever its directory holds.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        rejoin: bool,
     },
     /// Changes asked for: each is a compare-and-set. Repeated until a newer view arrives.
     Ask(Vec<Ask>),
@@ -25,8 +28,60 @@ pub enum FromServer {
     Report(Report),
     /// The first and every line of a heartbeat connection.
     Heartbeat(Heartbeat),
+    /// The server will stop in a moment: give what it coordinates to others. It stays in sync until it says goodbye.
+    Stopping,
     /// The server is about to stop in order: judge it dead at once instead of waiting.
     Goodbye,
+    /// Somebody who may ask for a change of membership asked this server for it.
+    Wish {
+        /// Chosen by the server; the answer repeats it.
+        id: u64,
+        /// What.
+        wish: Wish,
+    },
+}
+
+/// What an operator can ask for, from any server.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wish {
+    /// The asking server leaves in order.
+    Leave {
+        /// Even if it is the last one, and all records go with it.
+        force: bool,
+    },
+    /// A server is to leave: in order if it answers, as a failed one if not.
+    Remove {
+        /// Its id, or its `host:port`.
+        node: String,
+        /// As for leaving.
+        force: bool,
+    },
+    /// How far the change in progress is.
+    Progress,
+    /// What evening out the load would move.
+    Plan,
+    /// What would become of the records if this server died now.
+    PlanWithout {
+        /// Its id, or its `host:port`.
+        node: String,
+    },
+    /// Evens out the load.
+    Rebalance,
+    /// Ends the change in progress and undoes what it has not finished.
+    Cancel,
+}
+
+/// The answer to a [`Wish`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Granted {
+    /// It is done, or under way; or this is what was asked.
+    Yes(String),
+    /// Another change is in progress: ask again later.
+    Busy(String),
+    /// Why not, and what to try.
+    No(String),
 }
 
 /// A change asked for by the slot's coordinator.
@@ -151,6 +206,25 @@ pub enum FromEcs {
     Fenced {
         /// Who and where.
         reason: String,
+    },
+    /// The server is no longer part of the cluster, and nothing it holds is needed: stop.
+    Left {
+        /// How it went.
+        reason: String,
+    },
+    /// To a server that said [`FromServer::Stopping`]: nobody else can take anything more of what it coordinates. It may stop.
+    Relieved,
+    /// Something its operator should know: its join or leave was given up, and why.
+    Notice {
+        /// What.
+        text: String,
+    },
+    /// The answer to [`FromServer::Wish`].
+    Granted {
+        /// Which.
+        id: u64,
+        /// What.
+        granted: Granted,
     },
 }
 

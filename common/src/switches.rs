@@ -43,11 +43,12 @@ pub enum Rule {
     WalkBlind,
     NoRecoverySync,
     KeepStore,
+    KeepCondemned,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Rule; 36] = [
+    pub const ALL: [Rule; 37] = [
         Rule::NoFsync,
         Rule::NoFence,
         Rule::NoEpochMatch,
@@ -72,19 +73,20 @@ impl Rule {
         Rule::TellFirst,
         Rule::ForgetView,
         Rule::CommitBlind,
-            Rule::LateCount,
+        Rule::LateCount,
         Rule::LateHold,
         Rule::NoDrift,
         Rule::OldGrant,
-                        Rule::LazyConfirm,
+        Rule::LazyConfirm,
         Rule::StaleRound,
         Rule::RetryInFlight,
         Rule::RetryForgotten,
         Rule::RetryStranger,
-                Rule::WalkBlind,
-                Rule::NoRecoverySync,
+        Rule::WalkBlind,
+        Rule::NoRecoverySync,
         Rule::KeepStore,
-        ];
+        Rule::KeepCondemned,
+    ];
 
     /// Its name in the documentation: `no_fsync` for [`Rule::NoFsync`].
     #[must_use]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::control::{Ask, FromEcs, Heartbeat, Report};
+use common::control::{Ask, FromEcs, Heartbeat, Report, Wish};
 use common::peer::Identity;
 use common::view::NodeInfo;
 use common::{ClusterId, NodeId};
@@ -36,6 +36,8 @@ pub enum Event {
         info: NodeInfo,
         /// The cluster its data directory belongs to.
         cluster: Option<ClusterId>,
+        /// Its operator wants it in even if it was sent away.
+        rejoin: bool,
     },
     /// A control connection has ended, whoever ended it.
     Closed {
@@ -55,6 +57,20 @@ pub enum Event {
         conn: Conn,
         /// How.
         report: Report,
+    },
+    /// A server will stop in a moment: others are to coordinate what it coordinates.
+    Stopping {
+        /// Over which connection.
+        conn: Conn,
+    },
+    /// An operator wants something of the membership, through a server.
+    Wish {
+        /// Over which connection.
+        conn: Conn,
+        /// The server's number for it.
+        id: u64,
+        /// What.
+        wish: Wish,
     },
     /// A server stops in order.
     Goodbye {
@@ -131,6 +147,11 @@ pub struct Config {
     pub rehome_after: Duration,
     /// How long a process that answers probes may stay without a control connection before it counts as down.
     pub detached: Duration,
+    /// How long a join or a leave may stand still before it is undone; a server that was sent away and does not give its
+    /// share away counts as failed then.
+    pub patience: Duration,
+    /// How many slots an evening out moves at a time: the throttle.
+    pub moves: usize,
     /// The most slots that may be on the way from one coordinator to another at a time.
     pub handovers: usize,
 }
@@ -145,6 +166,8 @@ impl Default for Config {
             settle: Duration::from_secs(5),
             rehome_after: Duration::from_secs(600),
             detached: Duration::from_secs(5),
+            patience: Duration::from_secs(60),
+            moves: 16,
             handovers: 64,
         }
     }

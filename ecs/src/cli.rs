@@ -85,6 +85,9 @@ struct Flags {
     /// How long a server must be back before its slots come home.
     #[arg(long, default_value_t = 5000)]
     settle_ms: u64,
+    /// How many seconds a join or leave may stand still before it is undone.
+    #[arg(long, default_value_t = 60)]
+    patience_s: u64,
     /// How many seconds a server is down before its slots get other homes.
     #[arg(long, default_value_t = 600)]
     rehome_after_s: u64,
@@ -213,6 +216,7 @@ impl Flags {
             grace: Duration::from_millis(self.grace_ms),
             replace_after: Duration::from_millis(self.replace_after_ms),
             settle: Duration::from_millis(self.settle_ms),
+            patience: Duration::from_secs(self.patience_s.max(1)),
             rehome_after: Duration::from_secs(self.rehome_after_s),
             ..Config::default()
         }

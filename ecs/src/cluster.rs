@@ -12,6 +12,11 @@ use common::view::{ClusterRecord, Meta, NodeInfo, NodeState, View};
 use common::{Epoch, NodeId, Slot, StoreUuid};
 use serde::{Deserialize, Serialize};
 
+pub use crate::change::{Change, Departed, Homes, Parting};
+
+/// How many departed nodes are remembered; those that went first are forgotten first.
+const REMEMBERED: usize = 1024;
+
 /// A new view for one slot, unless the slot has moved on since `epoch`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Proposal {
@@ -30,45 +35,6 @@ pub struct Proposal {
     pub released: bool,
 }
 
-/// The membership change in progress; there is at most one.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Change {
-    /// A server is getting its share.
-    Join {
-        /// Which.
-        node: NodeId,
-        /// The homes to return to if it vanishes.
-        before: Homes,
-    },
-}
-
-/// Every slot's home, as runs of slots with one home.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Homes(Vec<(NodeId, u16)>);
-
-impl Homes {
-    /// From one home per slot.
-    #[must_use]
-    pub fn pack(homes: &[NodeId]) -> Homes {
-        let mut runs: Vec<(NodeId, u16)> = Vec::new();
-        for home in homes {
-            match runs.last_mut() {
-                Some((node, length)) if node == home => *length += 1,
-                _ => runs.push((*home, 1)),
-            }
-        }
-        Homes(runs)
-    }
-
-    /// To one home per slot.
-    #[must_use]
-    pub fn unpack(&self) -> Vec<NodeId> {
-        self.0.iter().flat_map(|(node, length)| std::iter::repeat_n(*node, usize::from(*length))).collect()
-    }
-}
-
 /// One durable step. Each is one line of the log.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -85,6 +51,19 @@ pub enum Command {
     /// A node is no longer known. Ignored while an ISR or a home names it.
     Remove {
         /// Which.
+        node: NodeId,
+    },
+    /// A node has gone for good, and is remembered. Ignored while an ISR or a home names it.
+    Depart {
+        /// Which.
+        node: NodeId,
+        /// How.
+        how: Parting,
+    },
+    /// The last node goes by force, and all records with it: the cluster is as before its first server came, but for the
+    /// epochs, which go on.
+    Empty {
+        /// Which: ignored unless every view has it alone in its ISR.
         node: NodeId,
     },
     /// The first node of an empty cluster takes all slots.
@@ -128,6 +107,9 @@ pub struct Cluster {
     views: Vec<View>,
     homes: Homes,
     change: Option<Change>,
+    /// Who has gone for good, so that none of them comes back unnoticed.
+    #[serde(default)]
+    departed: BTreeMap<NodeId, Departed>,
 }
 
 impl Cluster {
@@ -142,6 +124,7 @@ impl Cluster {
             views: Vec::new(),
             homes: Homes::default(),
             change: None,
+            departed: BTreeMap::new(),
         }
     }
 
@@ -193,6 +176,23 @@ impl Cluster {
         self.change.as_ref()
     }
 
+    /// How the node went, if it has gone for good.
+    #[must_use]
+    pub fn departed(&self, node: NodeId) -> Option<&Departed> {
+        self.departed.get(&node)
+    }
+
+    /// Everybody who has gone for good, as far as remembered.
+    pub fn all_departed(&self) -> impl Iterator<Item = (NodeId, &Departed)> {
+        self.departed.iter().map(|(node, departed)| (*node, departed))
+    }
+
+    /// Whether the last server went by force: directories from before hold records that were given up.
+    #[must_use]
+    pub fn is_emptied(&self) -> bool {
+        self.views.is_empty() && self.epoch > Epoch(0)
+    }
+
     /// All metadata.
     #[must_use]
     pub fn meta(&self) -> Meta {
@@ -234,6 +234,8 @@ impl Cluster {
             Command::Node(info) => self.put_node(info, effects),
             Command::State { node, state } => self.set_state(*node, *state, effects),
             Command::Remove { node } => self.remove(*node, effects),
+            Command::Depart { node, how } => self.depart(*node, *how, effects),
+            Command::Empty { node } => self.empty(*node, effects),
             Command::Found { node } => self.found(*node, effects),
             Command::Views(proposals) => {
                 let homes = self.homes.unpack();
@@ -247,6 +249,7 @@ impl Cluster {
     }
 
     fn put_node(&mut self, info: &NodeInfo, effects: &mut Effects) {
+        self.departed.remove(&info.node);
         if self.nodes.insert(info.node, info.clone()).as_ref() != Some(info) {
             effects.nodes.push(info.node);
         }
@@ -261,9 +264,31 @@ impl Cluster {
 
     fn remove(&mut self, node: NodeId, effects: &mut Effects) {
         let held = self.views.iter().any(|view| view.isr.contains_key(&node));
-        let home = self.homes.0.iter().any(|(home, _)| *home == node);
+        let home = self.homes.contains(node);
         if !held && !home && self.nodes.remove(&node).is_some() {
             effects.gone.push(node);
+        }
+    }
+
+    fn depart(&mut self, node: NodeId, how: Parting, effects: &mut Effects) {
+        let Some(boot) = self.nodes.get(&node).map(|info| info.boot) else { return };
+        self.remove(node, effects);
+        if self.nodes.contains_key(&node) {
+            return;
+        }
+        self.departed.insert(node, Departed { how, boot, version: self.version });
+        if self.departed.len() > REMEMBERED {
+            let first = self.departed.iter().min_by_key(|(node, departed)| (departed.version, **node));
+            let first = first.map(|(node, _)| *node);
+            first.and_then(|node| self.departed.remove(&node));
+        }
+    }
+
+    fn empty(&mut self, node: NodeId, effects: &mut Effects) {
+        let alone = |view: &View| view.isr.len() == 1 && view.isr.contains_key(&node);
+        if self.views.iter().all(alone) {
+            (self.views, self.homes, self.change) = (Vec::new(), Homes::default(), None);
+            self.depart(node, Parting::Left, effects);
         }
     }
 
@@ -285,7 +310,7 @@ impl Cluster {
             });
             effects.slots.push(Slot(slot));
         }
-        self.homes = Homes(vec![(node, self.record.slots)]);
+        self.homes = Homes::all(node, self.record.slots);
     }
 
     /// The compare-and-set. A proposal that would make a bad view changes nothing: the log is replayed as it is, so the
@@ -314,9 +339,8 @@ impl Cluster {
     }
 
     fn rehome(&mut self, homes: &Homes) {
-        let total: usize = homes.0.iter().map(|(_, length)| usize::from(*length)).sum();
-        let known = homes.0.iter().all(|(node, _)| self.nodes.contains_key(node));
-        if known && total == self.views.len() {
+        let known = homes.nodes().all(|node| self.nodes.contains_key(&node));
+        if known && homes.slots() == self.views.len() {
             self.homes = homes.clone();
         }
     }
@@ -326,6 +350,9 @@ impl Cluster {
     /// # Errors
     /// A sentence naming the one that does not hold.
     pub fn check(&self) -> Result<(), String> {
+        if !self.record.slots.is_power_of_two() {
+            return Err(format!("a ring of {} slots: not a power of two", self.record.slots));
+        }
         let mut epochs = std::collections::BTreeSet::new();
         for (at, view) in self.views.iter().enumerate() {
             view.check()?;

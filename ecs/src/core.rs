@@ -14,6 +14,8 @@ use crate::cluster::{Cluster, Command};
 use crate::detector::{Detector, Finding, Incident};
 use crate::director::{Placement, World};
 use crate::handover::Order;
+use crate::pace::{Deferred, Pace};
+use crate::register::Caller;
 use crate::reports::Reports;
 
 /// A server whose metadata is older than this for longer than this gets all of it.
@@ -43,6 +45,12 @@ pub struct Ecs {
     pub(crate) waits: BTreeMap<Slot, Time>,
     /// Whom each coordinator lately called silent.
     pub(crate) accusations: BTreeMap<NodeId, BTreeMap<NodeId, Time>>,
+    /// How the change in progress gets on.
+    pub(crate) pace: Option<Pace>,
+    /// How the last change ended.
+    pub(crate) last: Option<String>,
+    /// Joiners whose join was undone.
+    pub(crate) deferred: BTreeMap<NodeId, Deferred>,
     /// Why this ECS must not act: its state is older than what servers have seen.
     pub(crate) refusing: Option<String>,
     /// When metadata last changed.
@@ -66,6 +74,9 @@ impl Ecs {
             orders: BTreeMap::new(),
             waits: BTreeMap::new(),
             accusations: BTreeMap::new(),
+            pace: None,
+            last: None,
+            deferred: BTreeMap::new(),
             refusing: None,
             changed: now,
             review: now,
@@ -81,10 +92,19 @@ impl Ecs {
     pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Action>) {
         let mut found = Vec::new();
         match event {
-            Event::Register { conn, info, cluster } => self.register(now, conn, info, cluster, out),
+            Event::Register { conn, info, cluster, rejoin } => {
+                self.register(now, conn, Caller { info, cluster, rejoin }, out);
+            }
             Event::Closed { conn } => self.closed(now, conn, &mut found),
             Event::Ask { conn, asks } => self.ask(now, conn, &asks, out),
             Event::Report { conn, report } => self.report(now, conn, report, out),
+            Event::Stopping { conn } => {
+                if let Some(node) = self.conns.get(&conn).map(|peer| peer.node) {
+                    self.detector.drain(node, now);
+                    self.wake(now);
+                }
+            }
+            Event::Wish { conn, id, wish } => self.wish(now, conn, id, &wish, out),
             Event::Goodbye { conn } => {
                 if let Some(peer) = self.conns.get(&conn) {
                     self.detector.gone(peer.node, "it said goodbye", now, &mut found);
@@ -155,6 +175,7 @@ impl Ecs {
             detector: &self.detector,
             reports: &self.reports,
             config: &self.config,
+            deferred: &self.deferred,
             switches: self.switches,
             now,
         }
@@ -280,7 +301,7 @@ impl Ecs {
     }
 }
 
-/// What a client says goes to the log and the timeline: a little of it, and nothing that steers a terminal.
-fn shorten(text: &str) -> String {
+/// What others say goes to the log and the timeline: a little of it, and nothing that steers a terminal.
+pub(crate) fn shorten(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(60).collect()
 }

@@ -28,6 +28,8 @@ const PROBE_MARGIN: Duration = Duration::from_millis(200);
 const WELL: Duration = Duration::from_millis(300);
 /// Downs within this time count as flapping.
 const FLAP_WINDOW: Duration = Duration::from_secs(60);
+/// How long a server may take from saying that it will stop to stopping; then it counts as staying.
+const DRAINING: Duration = Duration::from_secs(20);
 /// The longest that a flapping server waits before it gets copies again.
 const FLAP_MAX: Duration = Duration::from_secs(30);
 
@@ -75,6 +77,10 @@ struct Watch {
     present: Time,
     stage: Stage,
     stalled: bool,
+    /// Until when it counts as about to stop, if it has said so.
+    draining: Option<Time>,
+    /// Whether it was told that it may.
+    relieved: bool,
     accused: Option<Time>,
     hint: Option<Time>,
     downs: Vec<Time>,
@@ -336,6 +342,33 @@ impl Detector {
         self.watches.get(&node).is_some_and(|watch| watch.stalled && !watch.is_down())
     }
 
+    /// Whether the server has said that it will stop in a moment.
+    #[must_use]
+    pub fn draining(&self, node: NodeId, now: Time) -> bool {
+        self.watches.get(&node).is_some_and(|watch| watch.draining.is_some_and(|until| now < until))
+    }
+
+    /// The server will stop in a moment.
+    pub fn drain(&mut self, node: NodeId, now: Time) {
+        if let Some(watch) = self.watches.get_mut(&node).filter(|watch| !watch.is_down()) {
+            (watch.draining, watch.relieved) = (Some(now + DRAINING), false);
+            self.note(now, node, "is about to stop: others coordinate its slots".to_string());
+        }
+    }
+
+    /// Those that are about to stop and have not been told that they may.
+    pub fn unrelieved(&self, now: Time) -> Vec<NodeId> {
+        let waits = |watch: &Watch| watch.draining.is_some_and(|until| now < until) && !watch.relieved;
+        self.watches.iter().filter(|(_, watch)| waits(watch)).map(|(node, _)| *node).collect()
+    }
+
+    /// It was told.
+    pub fn relieve(&mut self, node: NodeId) {
+        if let Some(watch) = self.watches.get_mut(&node) {
+            watch.relieved = true;
+        }
+    }
+
     /// Healthy, and heard a moment ago.
     #[must_use]
     pub fn beats_well(&self, node: NodeId, now: Time) -> bool {
@@ -420,6 +453,8 @@ impl Watch {
             present: now,
             stage,
             stalled: false,
+            draining: None,
+            relieved: false,
             accused: None,
             hint: None,
             downs: Vec::new(),
@@ -437,7 +472,7 @@ impl Watch {
             self.admitted = now + flap_delay(recent);
         }
         (self.boot, self.conn, self.heard, self.stage) = (boot, Some(conn), now, Stage::Alive);
-        self.stalled = false;
+        (self.stalled, self.draining) = (false, None);
     }
 
     /// The process lives. Without a control connection it can do its work, but cannot be told anything.

@@ -16,10 +16,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::view::{NodeInfo, NodeState, View};
 use common::{NodeId, Rule, Slot, StoreUuid, Switches, Time, ring};
 
-use crate::cluster::{Change, Cluster, Command, Homes, Proposal};
+use crate::cluster::{Change, Cluster, Proposal};
 use crate::core::Config;
 use crate::detector::Detector;
-use crate::planner;
+use crate::pace::Deferred;
 use crate::reports::Reports;
 
 /// Everything a step depends on.
@@ -32,6 +32,8 @@ pub struct World<'a> {
     pub reports: &'a Reports,
     /// Durations.
     pub config: &'a Config,
+    /// Who has to wait until when before it may try to join again.
+    pub deferred: &'a BTreeMap<NodeId, Deferred>,
     /// Rules that are off; none in a product build.
     pub switches: Switches,
     /// The time.
@@ -54,7 +56,7 @@ impl Placement {
     /// From the world as it is.
     #[must_use]
     pub fn of(world: &World<'_>) -> Placement {
-        let joiner = world.cluster.change().map(|Change::Join { node, .. }| *node);
+        let joiner = world.cluster.change().and_then(Change::joiner);
         let nodes = || world.cluster.nodes().values();
         let member = |info: &&NodeInfo| info.state == NodeState::Up || Some(info.node) == joiner;
         let present = |info: &&NodeInfo| member(info) && info.state != NodeState::Down;
@@ -240,107 +242,35 @@ impl World<'_> {
         }
     }
 
-    /// The next steps of membership: what is to be done before views are looked at.
-    #[must_use]
-    pub fn membership(&self, placement: &Placement) -> Option<(Vec<Command>, String)> {
-        match self.cluster.change() {
-            Some(Change::Join { node, before }) => self.pursue_join(placement, *node, before),
-            None => self.sweep().or_else(|| self.begin_join()).or_else(|| self.rehome()),
-        }
-    }
-
-    fn pursue_join(&self, placement: &Placement, node: NodeId, before: &Homes) -> Option<(Vec<Command>, String)> {
-        let state = self.cluster.nodes().get(&node).map(|info| info.state);
-        if state != Some(NodeState::Joining) {
-            let homes = self.restored(before, node);
-            let commands = vec![Command::Homes(Homes::pack(&homes)), Command::End];
-            return Some((commands, format!("{node} vanished while joining: homes are as before")));
-        }
-        let joined = self.cluster.views().iter().all(|view| {
-            let wanted = placement.desired(view, &view.isr).contains(&node);
-            let homed = placement.homes().get(usize::from(view.slot.0)) == Some(&node);
-            (!wanted || view.isr.contains_key(&node)) && (!homed || view.coordinator == node)
-        });
-        let up = Command::State { node, state: NodeState::Up };
-        joined.then(|| (vec![up, Command::End], format!("{node} has joined: it holds its share")))
-    }
-
-    /// The homes from before a join, without those who have gone since.
-    fn restored(&self, before: &Homes, joiner: NodeId) -> Vec<NodeId> {
-        let mut homes = before.unpack();
-        let known = |node: &NodeId| *node != joiner && self.cluster.nodes().contains_key(node);
-        while let Some(gone) = homes.iter().find(|home| !known(home)).copied() {
-            match planner::leave(&homes, gone) {
-                Some(plan) => homes = plan.homes,
-                None => return self.cluster.homes(),
-            }
-        }
-        homes
-    }
-
-    /// Rows of servers that are down and have nothing to come back to.
-    fn sweep(&self) -> Option<(Vec<Command>, String)> {
-        let homes = self.cluster.homes();
-        let held = |node: NodeId| self.cluster.views().iter().any(|view| view.isr.contains_key(&node));
-        let idle = |info: &&NodeInfo| {
-            info.state == NodeState::Down && !homes.contains(&info.node) && !held(info.node) && !homes.is_empty()
-        };
-        let node = self.cluster.nodes().values().find(idle)?.node;
-        Some((vec![Command::Remove { node }], format!("{node} is down and has no share: forgotten")))
-    }
-
-    /// A newcomer gets its share, one at a time; so does a member that has come to have none.
-    fn begin_join(&self) -> Option<(Vec<Command>, String)> {
-        let before = self.cluster.homes();
-        let bare = |info: &NodeInfo| info.state == NodeState::Up && !before.contains(&info.node);
-        let waits = |info: &&NodeInfo| {
-            (info.state == NodeState::Joining || bare(info)) && self.detector.fit(info.node) && !before.is_empty()
-        };
-        for info in self.cluster.nodes().values().filter(waits) {
-            let node = info.node;
-            let plan = planner::join(&before, node, self.cluster.record().vnodes);
-            debug_assert_eq!(plan.check(&before), Ok(()), "{plan}");
-            // More servers than slots: a member without a share stays one.
-            if plan.moves.is_empty() && info.state == NodeState::Up {
-                continue;
-            }
-            let commands = vec![
-                Command::State { node, state: NodeState::Joining },
-                Command::Begin(Change::Join { node, before: Homes::pack(&before) }),
-                Command::Homes(Homes::pack(&plan.homes)),
-            ];
-            return Some((commands, format!("{node} joins: {plan}")));
-        }
-        None
-    }
-
-    /// A server that has been down for long loses its homes, if there is another to have them.
-    fn rehome(&self) -> Option<(Vec<Command>, String)> {
-        let homes = self.cluster.homes();
-        let long = |info: &&NodeInfo| {
-            let down = self.detector.down_for(info.node, self.now);
-            info.state == NodeState::Down
-                && homes.contains(&info.node)
-                && down.is_some_and(|down| down >= self.config.rehome_after)
-        };
-        self.cluster.nodes().values().find(|info| info.state == NodeState::Up && self.detector.healthy(info.node))?;
-        let node = self.cluster.nodes().values().find(long)?.node;
-        let plan = planner::leave(&homes, node)?;
-        let why = format!("{node} has been down for {:?}: {plan}", self.config.rehome_after);
-        Some((vec![Command::Homes(Homes::pack(&plan.homes))], why))
-    }
-
     /// The slots that should be handed over now: slot by slot the successor.
     pub fn handovers<'a>(&'a self, placement: &'a Placement) -> impl Iterator<Item = (&'a View, NodeId)> + 'a {
         self.cluster.views().iter().filter_map(move |view| {
-            let next = *placement.desired(view, &view.isr).first()?;
-            let ready = next != view.coordinator
-                && view.isr.get(&next).is_some_and(|store| self.capable(next, *store))
+            let going = self.is_going(view.coordinator);
+            let desired = placement.desired(view, &view.isr);
+            let stays = |node: &&NodeId| **node != view.coordinator && !self.detector.draining(**node, self.now);
+            // Who goes gives to anyone who can; home is where it belongs otherwise.
+            let next = match self.detector.draining(view.coordinator, self.now) {
+                true => {
+                    *desired.iter().chain(view.isr.keys()).filter(stays).find(|node| self.can_take(view, **node))?
+                }
+                false => *desired.first().filter(stays)?,
+            };
+            let ready = self.can_take(view, next)
                 && self.detector.healthy(view.coordinator)
                 && self.reports.active(view)
-                && self.settled(next);
+                && (going || self.settled(next));
             ready.then_some((view, next))
         })
+    }
+
+    fn can_take(&self, view: &View, node: NodeId) -> bool {
+        view.isr.get(&node).is_some_and(|store| self.capable(node, *store))
+    }
+
+    /// Whether the node will be gone in a while, by its own wish or another's.
+    fn is_going(&self, node: NodeId) -> bool {
+        let leaving = self.cluster.nodes().get(&node).is_some_and(|info| info.state == NodeState::Leaving);
+        leaving || self.detector.draining(node, self.now)
     }
 
     /// Whether the node may be given work: a newcomer at once, one that has been away after a while.

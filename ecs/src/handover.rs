@@ -1,6 +1,6 @@
 //! Bringing slots home: which coordinator is told to hand which slots over, and how many at a time (L5).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use common::control::FromEcs;
@@ -29,9 +29,12 @@ impl Ecs {
         self.orders.retain(|_, order| now.since(order.at) < ORDER_PAUSE);
         let world = self.world(now);
         let placement = Placement::of(&world);
+        // Who is about to stop and has nothing left that another could take need not wait any longer.
+        let mut bound: BTreeSet<NodeId> = BTreeSet::new();
         // None is ordered twice in a while, even if its view has changed since: the answer may have been a refusal.
         let (mut flying, mut due) = (0, Vec::new());
         for (view, to) in world.handovers(&placement) {
+            bound.insert(view.coordinator);
             let order = Order { from: view.coordinator, to, epoch: view.epoch, at: now };
             match self.orders.get(&view.slot) {
                 Some(last) if (last.from, last.to) == (order.from, to) => {
@@ -48,6 +51,10 @@ impl Ecs {
             self.orders.insert(slot, order);
             self.waits.insert(slot, now);
             orders.entry(order.from).or_default().push((slot, order.epoch, order.to));
+        }
+        for node in self.detector.unrelieved(now).into_iter().filter(|node| !bound.contains(node)) {
+            self.detector.relieve(node);
+            out.extend(self.detector.conn(node).map(|conn| Action::Send { conn, msg: FromEcs::Relieved }));
         }
         for (from, slots) in orders {
             if let Some(conn) = self.detector.conn(from) {

@@ -4,21 +4,27 @@
 //! [`planner`] says where a newcomer lands, [`director`] says which step comes next, and [`core`] binds them together
 //! behind events and actions.
 
+mod admin;
 mod asks;
 mod border;
+pub mod change;
 mod cli;
 pub mod cluster;
 pub mod core;
 pub mod detector;
 pub mod director;
 mod handover;
+mod membership;
+mod pace;
 pub mod planner;
+mod progress;
 mod register;
 pub mod reports;
 pub mod server;
 mod settle;
 pub mod status;
 pub mod store;
+mod whatif;
 
 pub use cli::cli;
 pub use cluster::{Cluster, Command};

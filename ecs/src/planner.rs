@@ -182,6 +182,72 @@ fn share(left: usize, right: usize, slots: usize) -> usize {
     ((right + slots).saturating_sub(left) / 2).min(slots)
 }
 
+/// Evens out: the order of the arcs stays, and their borders move until every server has its fair share. Of all such rings
+/// the one is taken for which fewest slots move.
+#[must_use]
+pub fn balance(homes: &[NodeId]) -> Plan {
+    let (runs, total) = (runs(homes), homes.len());
+    let lengths = fair_lengths(&runs, total);
+    let ring = |first: usize| {
+        let mut after = homes.to_vec();
+        let mut at = first;
+        for (run, length) in runs.iter().zip(&lengths) {
+            (0..*length).for_each(|step| after[(at + step) % total] = run.owner);
+            at += length;
+        }
+        after
+    };
+    // A best ring leaves the beginning of some arc where it is: otherwise it could be turned without losing anything.
+    let starts = runs.iter().scan(0, |before, run| {
+        let offset = std::mem::replace(before, *before + lengths[runs_index(&runs, run)]);
+        Some((run.first + total * 2 - offset) % total)
+    });
+    let moved = |after: &Vec<NodeId>| homes.iter().zip(after).filter(|(from, to)| from != to).count();
+    let best = starts.map(ring).min_by_key(moved).unwrap_or_else(|| homes.to_vec());
+    Plan::between(homes, best)
+}
+
+fn runs_index(runs: &[Run], run: &Run) -> usize {
+    runs.iter().position(|other| other == run).unwrap_or(0)
+}
+
+/// How long each run is to be: every server's fair share, cut over its runs as they are now.
+fn fair_lengths(runs: &[Run], total: usize) -> Vec<usize> {
+    let owners: BTreeSet<NodeId> = runs.iter().map(|run| run.owner).collect();
+    let mut lengths = vec![0; runs.len()];
+    for (place, owner) in owners.iter().enumerate() {
+        // The shares differ by one slot at most, and add up to the ring.
+        let share = (place + 1) * total / owners.len() - place * total / owners.len();
+        let mine: Vec<usize> = (0..runs.len()).filter(|at| runs[*at].owner == *owner).collect();
+        let held: usize = mine.iter().map(|at| runs[*at].length).sum();
+        let (mut given, mut seen) = (0, 0);
+        for at in mine {
+            seen += runs[at].length;
+            let up_to = seen * share / held.max(1);
+            lengths[at] = up_to - given;
+            given = up_to;
+        }
+    }
+    lengths
+}
+
+/// At most `most` of the moves that lead from `homes` to `after`, those at the borders of arcs first, so that the ring has
+/// no more arcs on the way than at its ends.
+#[must_use]
+pub fn advance(homes: &[NodeId], after: &[NodeId], most: usize) -> Vec<NodeId> {
+    let (mut now, total) = (homes.to_vec(), homes.len());
+    for _ in 0..most {
+        let open = || (0..total).filter(|at| now[*at] != after[*at]);
+        let beside = |at: &usize| {
+            let neighbours = [now[(at + total - 1) % total], now[(at + 1) % total]];
+            neighbours.contains(&after[*at])
+        };
+        let Some(at) = open().find(beside).or_else(|| open().next()) else { break };
+        now[at] = after[at];
+    }
+    now
+}
+
 /// `heir` takes over everything of `old`: the same place with an empty disk.
 #[must_use]
 pub fn replace(homes: &[NodeId], old: NodeId, heir: NodeId) -> Vec<NodeId> {
@@ -260,6 +326,35 @@ mod tests {
         assert!(shares(&homes).iter().all(|share| (12..=20).contains(share)), "{:?}", shares(&homes));
     }
 
+    #[test]
+    fn evening_out_moves_borders_and_nothing_else() {
+        let homes = ring_of(&[47, 57, 48, 57, 47]);
+        let plan = balance(&homes);
+        let after = shares(&plan.homes);
+        assert!(after.iter().all(|share| (51..=52).contains(share)), "{after:?}");
+        assert_eq!(runs(&plan.homes).len(), 5);
+        // At least the surplus must move.
+        let surplus = 57 - 52 + 57 - 51;
+        let moved: usize = plan.moves.values().sum();
+        assert!((surplus..=surplus + 4).contains(&moved), "{moved} moved for {surplus}: {plan}");
+        assert!(balance(&plan.homes).moves.is_empty(), "what is even stays");
+        assert!(balance(&[NodeId(1); 8]).moves.is_empty());
+    }
+
+    #[test]
+    fn a_plan_is_followed_in_steps_without_more_arcs() {
+        let homes = ring_of(&[64, 32, 16, 16]);
+        let plan = balance(&homes);
+        let (mut now, mut steps) = (homes.clone(), 0);
+        while now != plan.homes {
+            let next = advance(&now, &plan.homes, 5);
+            let moved = now.iter().zip(&next).filter(|(a, b)| a != b).count();
+            assert!((1..=5).contains(&moved) && runs(&next).len() <= 4, "{:?}", runs(&next));
+            (now, steps) = (next, steps + 1);
+        }
+        assert_eq!(steps, plan.moves.values().sum::<usize>().div_ceil(5));
+    }
+
     /// The best reachable result by trying every border and every pair of amounts: the neighbours that carry most, then
     /// the smallest spread among the three.
     fn brute_force(lengths: &[usize]) -> (usize, usize) {
@@ -298,6 +393,19 @@ mod tests {
                 prop_assert_eq!(three.iter().max().unwrap() - three.iter().min().unwrap(), spread, "{:?}", three);
                 prop_assert_eq!(around.iter().filter(|run| run.owner == NEW).count(), 1, "one arc");
             }
+        }
+
+        #[test]
+        fn evening_out_is_as_even_as_can_be(lengths in prop::collection::vec(1..40usize, 1..9)) {
+            let mut lengths = lengths;
+            let sum: usize = lengths.iter().sum();
+            lengths[0] += sum.next_power_of_two() - sum;
+            let homes = ring_of(&lengths);
+            let plan = balance(&homes);
+            prop_assert_eq!(ring::check(&plan.homes, 3), Ok(()));
+            let after = shares(&plan.homes);
+            prop_assert_eq!(after.len(), lengths.len(), "nobody loses everything");
+            prop_assert!(after.iter().max().unwrap() - after.iter().min().unwrap() <= 1, "{:?}", after);
         }
 
         #[test]

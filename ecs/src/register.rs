@@ -10,33 +10,57 @@ use common::control::FromEcs;
 use common::view::{NodeInfo, NodeState};
 use common::{ClusterId, NodeId, Time};
 
-use crate::cluster::{Change, Command, Homes};
-use crate::core::{Action, Conn, Ecs};
+use crate::change::{Change, Departed, Homes, Parting};
+use crate::cluster::Command;
+use crate::core::{Action, Conn, Ecs, shorten};
 use crate::planner;
 
-/// Why a registration is refused, and whether trying again is pointless.
+/// Who wants to take part.
+pub(crate) struct Caller {
+    pub(crate) info: NodeInfo,
+    /// The cluster its directory belongs to.
+    pub(crate) cluster: Option<ClusterId>,
+    /// Whether its operator wants it in even if it was sent away.
+    pub(crate) rejoin: bool,
+}
+
+/// Why a registration is refused, and what the caller is to do.
 struct Refusal {
     reason: String,
-    fatal: bool,
+    then: Then,
+}
+
+enum Then {
+    /// Try again later.
+    Retry,
+    /// Trying again is pointless.
+    Stop,
+    /// It has left, and is to end as it was asked to.
+    Left,
+}
+
+impl Refusal {
+    fn message(self) -> FromEcs {
+        let reason = self.reason;
+        match self.then {
+            Then::Retry => FromEcs::Refused { reason, fatal: false },
+            Then::Stop => FromEcs::Refused { reason, fatal: true },
+            Then::Left => FromEcs::Left { reason },
+        }
+    }
 }
 
 impl Ecs {
-    pub(crate) fn register(
-        &mut self,
-        now: Time,
-        conn: Conn,
-        info: NodeInfo,
-        cluster: Option<ClusterId>,
-        out: &mut Vec<Action>,
-    ) {
-        if let Err(Refusal { reason, fatal }) = self.admissible(&info, cluster) {
+    pub(crate) fn register(&mut self, now: Time, conn: Conn, caller: Caller, out: &mut Vec<Action>) {
+        if let Err(refusal) = self.admissible(&caller) {
             if self.refusing().is_none() {
-                self.detector.note(now, info.node, format!("registration refused: {reason}"));
+                self.detector.note(now, caller.info.node, format!("registration refused: {}", refusal.reason));
             }
-            out.push(Action::Send { conn, msg: FromEcs::Refused { reason, fatal } });
+            out.push(Action::Send { conn, msg: refusal.message() });
             out.push(Action::Disconnect { conn });
             return;
         }
+        let info = caller.info;
         let (node, boot) = (info.node, info.boot);
         self.supersede(&info, out);
         let mut commands = match self.cluster.nodes().get(&node) {
@@ -47,6 +71,7 @@ impl Ecs {
             .retain(|command| !matches!(command, Command::Node(row) if self.cluster.nodes().get(&node) == Some(row)));
         if self.cluster.nodes().get(&node).is_some_and(|known| known.boot != boot) {
             self.reports.forget(node);
+            self.deferred.remove(&node);
             self.accusations.remove(&node);
         }
         self.detector.registered(node, boot, conn, now);
@@ -55,20 +80,53 @@ impl Ecs {
         self.wake(now);
     }
 
-    fn admissible(&self, info: &NodeInfo, cluster: Option<ClusterId>) -> Result<(), Refusal> {
-        let own = self.cluster.record().cluster;
+    fn admissible(&self, caller: &Caller) -> Result<(), Refusal> {
+        let (info, own) = (&caller.info, self.cluster.record().cluster);
         if let Some(reason) = self.refusing() {
-            return Err(Refusal { reason: reason.to_string(), fatal: false });
+            return Err(Refusal { reason: reason.to_string(), then: Then::Retry });
         }
-        if let Some(other) = cluster.filter(|other| *other != own) {
+        if let Some(other) = caller.cluster.filter(|other| *other != own) {
             let reason = format!(
                 "this is cluster {own}, but your data directory belongs to cluster {other}: start with another -d, or with \
                  that cluster's ECS as -b"
             );
-            return Err(Refusal { reason, fatal: true });
+            return Err(Refusal { reason, then: Then::Stop });
         }
+        self.check_departed(caller)?;
+        check_spelling(info)?;
         self.check_identity(info)?;
         self.check_addresses(info)
+    }
+
+    /// Nobody who has gone comes back unnoticed, and nothing that was given up comes back as if it had not been.
+    fn check_departed(&self, caller: &Caller) -> Result<(), Refusal> {
+        let (node, boot) = (caller.info.node, caller.info.boot);
+        let mend = "start it with an empty directory, or with --rejoin if it is to take part again";
+        match self.cluster.departed(node) {
+            Some(departed) if boot == departed.boot => {
+                return Err(Refusal { reason: format!("{node} has left the cluster"), then: Then::Left });
+            }
+            Some(departed) if boot < departed.boot => {
+                let reason =
+                    format!("{node} has left the cluster, and your data directory is an old copy of its: {mend}");
+                return Err(Refusal { reason, then: Then::Stop });
+            }
+            Some(Departed { how: Parting::Removed, .. }) if !caller.rejoin => {
+                return Err(Refusal {
+                    reason: format!("{node} was removed from the cluster: {mend}"),
+                    then: Then::Stop,
+                });
+            }
+            _ => {}
+        }
+        if self.cluster.is_emptied() && caller.cluster.is_some() && !caller.rejoin {
+            let reason = format!(
+                "the cluster's last server was made to leave, and its records were given up; {node} may hold some from \
+                 before: {mend}"
+            );
+            return Err(Refusal { reason, then: Then::Stop });
+        }
+        Ok(())
     }
 
     /// An older process of the same identity, or another one of the same age, does not get in.
@@ -82,13 +140,13 @@ impl Ecs {
                  an old copy. Use the newest one, or an empty one",
                 known.boot
             );
-            return Err(Refusal { reason, fatal: true });
+            return Err(Refusal { reason, then: Then::Stop });
         }
         if info.boot == known.boot && elsewhere {
             let reason = format!(
                 "start {boot} of server {node} runs at {at}: your data directory is a copy of its. Use an empty one"
             );
-            return Err(Refusal { reason, fatal: true });
+            return Err(Refusal { reason, then: Then::Stop });
         }
         Ok(())
     }
@@ -105,7 +163,7 @@ impl Ecs {
                     "{} (peers: {}) is in use by the live server {}: choose other ports, or stop that server first",
                     other.client_addr, other.peer_addr, other.node
                 ),
-                fatal: false,
+                then: Then::Retry,
             }),
             None => Ok(()),
         }
@@ -124,7 +182,10 @@ impl Ecs {
 
     /// A known server is back.
     fn returned(&self, known: &NodeInfo, info: NodeInfo) -> Vec<Command> {
+        let leaving = self.cluster.change().and_then(Change::leaver) == Some(known.node);
         let state = match known.state {
+            // It died before its leave was complete, and holds copies that nobody else has: it goes on leaving.
+            NodeState::Down if leaving => NodeState::Leaving,
             NodeState::Down if self.cluster.homes().contains(&known.node) => NodeState::Up,
             NodeState::Down => NodeState::Joining,
             state => state,
@@ -153,11 +214,31 @@ impl Ecs {
     /// is undone first.
     fn inherit(&self, old: NodeId, info: NodeInfo) -> Vec<Command> {
         let (node, homes) = (info.node, self.cluster.homes());
-        let joining = matches!(self.cluster.change(), Some(Change::Join { node, .. }) if *node == old);
+        let joining = self.cluster.change().and_then(Change::joiner) == Some(old);
         if joining || !homes.contains(&old) {
             return vec![Command::Node(NodeInfo { state: NodeState::Joining, ..info })];
         }
         let homes = planner::replace(&homes, old, node);
         vec![Command::Node(NodeInfo { state: NodeState::Up, ..info }), Command::Homes(Homes::pack(&homes))]
+    }
+}
+
+/// The longest host and port: a host name has 253 bytes at most.
+const LONGEST_ADDRESS: usize = 300;
+
+/// What an address is made of goes into the keyranges that clients read, and into logs: no separators, nothing endless.
+fn check_spelling(info: &NodeInfo) -> Result<(), Refusal> {
+    let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, ',' | ';' | '/');
+    let wrong = |text: &&String| text.is_empty() || text.len() > LONGEST_ADDRESS || text.contains(odd);
+    let addresses = [Some(&info.client_addr), Some(&info.peer_addr), info.admin_addr.as_ref()];
+    match addresses.into_iter().flatten().find(wrong) {
+        Some(text) => Err(Refusal {
+            reason: format!(
+                "{:?} is no address: host:port of at most {LONGEST_ADDRESS} bytes, without blanks, `,`, `;` and `/`",
+                shorten(text)
+            ),
+            then: Then::Stop,
+        }),
+        None => Ok(()),
     }
 }

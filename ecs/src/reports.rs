@@ -54,6 +54,12 @@ impl Reports {
         self.slots.get(&slot).map(|(_, report)| report)
     }
 
+    /// How many records there are, as last reported.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.slots.values().map(|(_, report)| report.records).sum()
+    }
+
     /// The copies that a server holds without having a part in their views.
     #[must_use]
     pub fn strays(&self, node: NodeId) -> &[(Slot, Epoch)] {

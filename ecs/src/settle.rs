@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::control::FromEcs;
 use common::view::{NodeState, View};
-use common::{Rule, Slot, Time};
+use common::{NodeId, Rule, Slot, Time};
 
 use crate::cluster::{Cluster, Command, Effects, Proposal};
 use crate::core::{Action, Conn, Ecs};
@@ -36,12 +36,17 @@ impl Ecs {
         if self.refusing.is_some() {
             return;
         }
+        let (given_up, mut reasons) = self.look_after_change(now, out);
         let mut draft = Draft { cluster: Cow::Borrowed(&self.cluster), commands: Vec::new() };
+        let mut ended = None;
+        draft.take(given_up);
         draft.take(first);
-        let mut reasons = Vec::new();
         for _ in 0..STEPS {
             let world = World { cluster: draft.cluster.as_ref(), ..self.world(now) };
             let Some((commands, why)) = world.membership(&Placement::of(&world)) else { break };
+            if commands.contains(&Command::End) {
+                ended = Some(why.clone());
+            }
             draft.take(commands);
             reasons.push(why);
         }
@@ -62,6 +67,9 @@ impl Ecs {
         }
         let Some(command) = draft.finish() else { return };
         self.review = now + REST;
+        if ended.is_some() {
+            self.last = ended;
+        }
         self.commit(now, command, reasons, out);
     }
 
@@ -94,10 +102,29 @@ impl Ecs {
 
     fn tell(&mut self, now: Time, effects: &Effects, out: &mut Vec<Action>) {
         self.changed = now;
-        effects.gone.iter().for_each(|node| self.detector.forget(*node));
+        effects.gone.iter().for_each(|node| self.farewell(*node, out));
         let delta = self.cluster.delta(effects);
         let tell = |conn: &Conn| Action::Send { conn: *conn, msg: FromEcs::Update(delta.clone()) };
         out.extend(self.conns.keys().map(tell));
+    }
+}
+
+impl Ecs {
+    /// The node is no longer known. If it has left and is still there it is told that nothing it holds is needed, and goes.
+    fn farewell(&mut self, node: NodeId, out: &mut Vec<Action>) {
+        let conn = self.detector.conn(node);
+        self.detector.forget(node);
+        self.deferred.remove(&node);
+        self.reports.forget(node);
+        let departed = self.cluster.departed(node).is_some();
+        if let Some(conn) = conn.filter(|conn| departed && self.conns.remove(conn).is_some()) {
+            let slots = self.cluster.views().iter().filter(|view| self.reports.active(view));
+            let slots = slots.map(|view| (view.slot, view.epoch)).collect();
+            out.push(Action::Send { conn, msg: FromEcs::Drop { slots } });
+            let reason = format!("{node} has left the cluster: others hold all it had");
+            out.push(Action::Send { conn, msg: FromEcs::Left { reason } });
+            out.push(Action::Disconnect { conn });
+        }
     }
 }
 

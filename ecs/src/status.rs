@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::cluster::Change;
 use crate::core::Ecs;
+pub use crate::progress::Progress;
 
 /// How many of the newest incidents are shown.
 const SHOWN: usize = 64;
@@ -28,6 +29,8 @@ pub struct Status {
     pub refusing: Option<String>,
     /// The server that is joining.
     pub joining: Option<NodeId>,
+    /// The change in progress: a join, a leave, or slots that move.
+    pub change: Option<Progress>,
     /// Slots, and how many of them are not as they should be.
     pub slots: Totals,
     /// Whether everything is as it should be: nothing joins, every slot is served at home and has all its copies.
@@ -137,7 +140,7 @@ impl Status {
         let (cluster, placement) = (ecs.cluster(), ecs.placement(now));
         let views: Vec<SlotStatus> = cluster.views().iter().map(|view| slot(ecs, view)).collect();
         let totals = totals(ecs, &views, placement.copies(), placement.homes());
-        let joining = cluster.change().map(|Change::Join { node, .. }| *node);
+        let joining = cluster.change().and_then(Change::joiner);
         let waiting = cluster.nodes().values().any(|info| info.state == NodeState::Joining);
         let at_rest = cluster.views().iter().all(|view| {
             let desired = placement.desired(view, &view.isr);
@@ -150,8 +153,14 @@ impl Status {
             version: cluster.version(),
             refusing: ecs.refusing().map(str::to_string),
             joining,
+            change: Progress::of(ecs, now),
             slots: totals,
-            settled: served && totals.short == 0 && totals.away == 0 && at_rest && !waiting,
+            settled: served
+                && totals.short == 0
+                && totals.away == 0
+                && at_rest
+                && !waiting
+                && cluster.change().is_none(),
             servers: servers(ecs, now),
             views,
             timeline: timeline(ecs, now),
@@ -183,8 +192,8 @@ impl Status {
             "{} slots: {} served, {} unavailable, {} short of copies, {} away from home",
             s.total, s.active, s.unavailable, s.short, s.away
         )?;
-        if let Some(node) = self.joining {
-            writeln!(out, "joining: {node}")?;
+        if let Some(change) = &self.change {
+            writeln!(out, "in progress: {change}")?;
         }
         for server in &self.servers {
             let age = server.heartbeat_ms.map_or_else(|| "never heard".into(), |ms| format!("heard {ms} ms ago"));

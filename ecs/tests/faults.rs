@@ -5,6 +5,7 @@ mod puppets;
 
 use std::time::Duration;
 
+use common::control::Wish;
 use common::{NodeId, StoreUuid};
 use ecs::Event;
 use proptest::prelude::*;
@@ -26,6 +27,10 @@ enum Fault {
     Accuse(u64),
     HangUp(u64),
     Ecs(bool),
+    Stopping(u64),
+    Leave(u64, bool),
+    Remove(u64, u64),
+    Cancel(u64),
     Run(u64),
 }
 
@@ -46,6 +51,11 @@ fn fault() -> impl Strategy<Value = Fault> {
         1 => name().prop_map(Fault::Accuse),
         1 => name().prop_map(Fault::HangUp),
         1 => any::<bool>().prop_map(Fault::Ecs),
+        1 => name().prop_map(Fault::Stopping),
+        2 => (name(), any::<bool>()).prop_map(|(a, b)| Fault::Leave(a, b)),
+        2 => (name(), name()).prop_map(|(a, b)| Fault::Remove(a, b)),
+        1 => name().prop_map(Fault::Cancel),
+        1 => Just(Fault::Run(65_000)),
         6 => (1..300u64).prop_map(|tens| Fault::Run(tens * 10)),
     ]
 }
@@ -90,12 +100,22 @@ fn play(theatre: &mut Theatre, fault: &Fault) {
         }
         Fault::Ecs(true) if theatre.ecs.is_none() => theatre.start_ecs(),
         Fault::Ecs(false) => theatre.stop_ecs(),
+        Fault::Stopping(name) => {
+            if let Some(conn) = theatre.puppets.get(&name).and_then(|p| p.conn) {
+                theatre.tell(Event::Stopping { conn });
+            }
+        }
+        Fault::Leave(name, force) => theatre.wish(name, Wish::Leave { force }),
+        Fault::Remove(name, other) => {
+            theatre.wish(name, Wish::Remove { node: NodeId(other).to_string(), force: false });
+        }
+        Fault::Cancel(name) => theatre.wish(name, Wish::Cancel),
         Fault::Run(millis) => theatre.run(Duration::from_millis(millis)),
         _ => {}
     }
 }
 
-/// Ends all faults: everybody runs, hears everybody, and works.
+/// Ends all faults: everybody runs, hears everybody, and works; who has left takes part again.
 fn heal(theatre: &mut Theatre) {
     if theatre.ecs.is_none() {
         theatre.start_ecs();
@@ -104,8 +124,9 @@ fn heal(theatre: &mut Theatre) {
         if let Some(p) = theatre.puppets.get_mut(&name) {
             (p.frozen, p.cut, p.stalled, p.lazy) = (false, false, false, false);
             p.deaf_to.clear();
+            p.rejoin = true;
         }
-        if theatre.puppets.get(&name).is_some_and(|p| !p.running) {
+        if theatre.puppets.get(&name).is_some_and(|p| !p.running || p.stopped.is_some()) {
             theatre.start(name);
         }
     }

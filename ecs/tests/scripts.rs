@@ -3,7 +3,8 @@
 //! Commands: `start N..`, `kill N..`, `freeze N`, `thaw N`, `cut N`, `mend N`, `wipe N as M`, `restore N` (new store),
 //! `copy N as M`, `unplug N..` (power lost), `hangup N`, `mute N` (no control connection), `deafen N M..` (N hears no M),
 //! `ecs stop|start`, `run MILLISECONDS`, `settle` (until nothing is left to do), `show`, `accuse N TIMES`,
-//! `set N WORD`. Every command prints what the ECS logged meanwhile.
+//! `set N WORD`, `leave N [force]`, `remove N M [force]`, `cancel N` and `progress N` (an operator asks through N),
+//! `stopping N`, `rejoin N`. Every command prints what the ECS logged meanwhile.
 
 mod puppets;
 
@@ -11,6 +12,7 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Duration;
 
+use common::control::Wish;
 use common::{Epoch, NodeId};
 use ecs::Event;
 use goldenscript::{Command, Context, Runner};
@@ -107,6 +109,19 @@ impl Stage {
                     self.0.step();
                 }
             }
+            // An operator asks through server N: `leave N`, `remove N M`, `cancel N`; `force` makes it so.
+            ("leave", [name]) => self.0.wish(*name, Wish::Leave { force: words.contains(&"force") }),
+            ("remove", [name, other]) => {
+                let (node, force) = (NodeId(*other).to_string(), words.contains(&"force"));
+                self.0.wish(*name, Wish::Remove { node, force });
+            }
+            ("cancel", [name]) => self.0.wish(*name, Wish::Cancel),
+            ("progress", [name]) => self.0.wish(*name, Wish::Progress),
+            ("stopping", [name]) => {
+                let conn = self.puppet(*name)?.conn.ok_or("not connected")?;
+                self.0.tell(Event::Stopping { conn });
+            }
+            ("rejoin", [name]) => self.puppet(*name)?.rejoin = true,
             ("ecs", _) if words == ["stop"] => theatre.stop_ecs(),
             ("ecs", _) if words == ["start"] => theatre.start_ecs(),
             ("forget-epochs", _) => {

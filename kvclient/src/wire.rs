@@ -73,7 +73,7 @@ pub fn decode(expect: Expect, response: &Response<'_>) -> Option<Reply> {
         Word::ServerStopped => return Some(Reply::Stopped(rest())),
         Word::ServerWriteLock => return Some(Reply::WriteLocked),
         Word::ServerNotResponsible => return Some(Reply::NotResponsible),
-        Word::Failed | Word::EcsError => return Some(Reply::Failed(rest())),
+        Word::Failed | Word::EcsError | Word::AdminError => return Some(Reply::Failed(rest())),
         _ => {}
     }
     let answer = match expect {

@@ -1,8 +1,9 @@
 //! The process around a server: start, ports, signals, end.
 //!
 //! Order of a start: ports are bound (so that their numbers are known, and a taken one is told before anything else), then
-//! the node recovers, and only then anyone can connect. Order of an end: no more requests, answers to those under way,
-//! then the node's own end with its last checkpoint. A second signal ends the process at once; what was acknowledged is on
+//! the node recovers, and only then anyone can connect. Order of an end: with `--leave` the copies are handed over; others
+//! coordinate; no more requests, answers to those under way, then the node's own end with its last checkpoint. A second
+//! signal ends the process at once; what was acknowledged is on
 //! disk all the same.
 #![allow(clippy::disallowed_methods)] // a shell: it starts the tasks of a process
 
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use common::admin::{self, Page};
-use common::{Time, clock, logging};
+use common::{Time, clock, files, logging};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,22 +24,29 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client_port::{ClientPort, Settings};
 use crate::config::{Config, Wanted, Wrong};
+use crate::farewell;
 use crate::node::{Fatal, Node, NodeOptions};
 use crate::replies::Replies;
 
 /// How long a stop waits for answers to requests under way: as long as a write waits for its commit at most.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long an orderly stop waits for others to coordinate what this server coordinates. Mostly it takes tens of
+/// milliseconds; a server that cannot be relieved stops all the same.
+const STEP_DOWN: Duration = Duration::from_millis(800);
 /// Connections that may wait to be accepted: a burst of clients that all reconnect.
 const BACKLOG: u32 = 1024;
 /// How often to look whether the node is ready.
 const READY_POLL: Duration = Duration::from_millis(5);
 /// Nothing is waited for in silence for longer than this.
 const SILENCE: Duration = Duration::from_secs(2);
-/// File descriptors beside those of clients: journal, checkpoint, peers, the ECS, the admin port.
-const OWN_FILES: u64 = 256;
+/// File descriptors beside those of clients, with every one of these at its bound: journal, checkpoint and the ECS (64),
+/// clients that are being turned away (64), the admin port (64), strangers on the peer port (64) and servers that the ECS has
+/// not told of (2 x 32), and four connections each to 64 peers.
+const OWN_FILES: u64 = 576;
 
 const COULD_NOT_START: u8 = 1;
 const WRONG_FLAGS: u8 = 2;
+const NOT_LEFT: u8 = 73;
 const SECOND_SIGNAL: u8 = 130;
 
 /// Runs a server with these arguments (the program's name first) until it is told to stop.
@@ -93,6 +101,8 @@ struct Server {
     admin: Option<SocketAddr>,
     stop_admin: CancellationToken,
     signals: Signals,
+    /// Whether SIGTERM means leaving, and how long that may take.
+    leave: Option<Duration>,
 }
 
 struct Signals {
@@ -117,7 +127,7 @@ fn start(config: &Config, runtime: &Runtime) -> anyhow::Result<Server> {
         let route = move |path: &str| page(path, &node, &metrics());
         runtime.spawn(admin::serve(listen(socket, "--admin-port")?, route, stop_admin.clone()));
     }
-    Ok(Server { port, node, admin: admin_addr, stop_admin, signals })
+    Ok(Server { port, node, admin: admin_addr, stop_admin, signals, leave: config.leave })
 }
 
 fn bind(addr: SocketAddr, flag: &str) -> anyhow::Result<TcpSocket> {
@@ -155,6 +165,7 @@ fn options(config: &Config, clients: SocketAddr, admin: Option<SocketAddr>) -> N
         checkpoint_every: config.checkpoint_every,
         audit_every: config.audit_every,
         salvage: config.salvage,
+        rejoin: config.rejoin,
     }
 }
 
@@ -164,7 +175,9 @@ fn settings(config: &Config, max_connections: usize) -> Settings {
         greeting: config.greeting.clone(),
         limits: config.limits,
         bounds: config.bounds,
+        admin_token: config.admin_token.as_deref().map(Arc::from),
         max_connections,
+        max_memory: config.max_client_memory,
     }
 }
 
@@ -182,23 +195,36 @@ fn page(path: &str, node: &Node, port_metrics: &str) -> Page {
 }
 
 async fn until_stopped(server: Server, begun: Time) -> anyhow::Result<ExitCode> {
-    let Server { port, node, admin: _, stop_admin, mut signals } = server;
+    let Server { port, node, admin: _, stop_admin, mut signals, leave } = server;
     let ready = tokio::spawn(tell_when_ready(node.clone(), begun));
     let ended = tokio::select! {
-        fatal = node.fatal() => Err(fatal),
-        name = signals.next() => Ok(name),
+        fatal = node.fatal() => Ended::Failed(fatal),
+        reason = node.until_left() => Ended::Left(reason),
+        name = signals.next() => Ended::Told(name),
     };
     ready.abort();
-    let name = match ended {
-        Ok(name) => name,
-        Err(Fatal { reason, code }) => {
+    let mut code = ExitCode::SUCCESS;
+    match (ended, leave) {
+        (Ended::Failed(Fatal { reason, code }), _) => {
             complain(&reason);
             return Ok(ExitCode::from(code));
         }
-    };
-    say(&format!(
-        "stopping on {name}: answering what was asked, then writing a checkpoint (once more to stop at once)\n"
-    ));
+        (Ended::Left(reason), _) => say(&format!("{reason}: nothing to serve any more, stopping\n")),
+        (Ended::Told("SIGTERM"), Some(patience)) => {
+            say("leaving the cluster on SIGTERM: handing all copies over (once more to stay in it and stop here)\n");
+            if let Err(why) = leave_or_stay(&node, patience, &mut signals).await {
+                complain(&format!(
+                    "did not leave: {why}; stopping as a member, whose copies are missed until it is back"
+                ));
+                code = ExitCode::from(NOT_LEFT);
+            }
+        }
+        (Ended::Told(name), _) => {
+            say(&format!(
+                "stopping on {name}: answering what was asked, then writing a checkpoint (once more to stop at once)\n"
+            ));
+        }
+    }
     let stopped = tokio::select! {
         stopped = stop(port, &node) => stopped,
         _ = signals.next() => return Ok(ExitCode::from(SECOND_SIGNAL)),
@@ -206,10 +232,36 @@ async fn until_stopped(server: Server, begun: Time) -> anyhow::Result<ExitCode> 
     stop_admin.cancel();
     stopped?;
     say("stopped\n");
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
+}
+
+/// What ends a server.
+enum Ended {
+    Failed(Fatal),
+    Left(String),
+    Told(&'static str),
+}
+
+async fn leave_or_stay(node: &Arc<Node>, patience: Duration, signals: &mut Signals) -> Result<(), String> {
+    let left = tokio::select! {
+        left = farewell::leave(node, patience, |text| say(&format!("{text}\n"))) => left,
+        _ = signals.next() => Err("told to stop before that".to_owned()),
+        fatal = node.fatal() => Err(fatal.reason),
+    };
+    match left {
+        Ok(reason) => {
+            say(&format!("{reason}\n"));
+            Ok(())
+        }
+        Err(why) => {
+            farewell::stay(node).await;
+            Err(why)
+        }
+    }
 }
 
 async fn stop(port: ClientPort, node: &Arc<Node>) -> anyhow::Result<()> {
+    node.step_down(STEP_DOWN).await;
     let cut = port.drain(DRAIN).await;
     if cut > 0 {
         log::warn!("{cut} connections still waited for answers after {} s and were cut", DRAIN.as_secs());
@@ -259,18 +311,10 @@ fn warn(config: &Config) {
     }
 }
 
-/// How many client connections the limit of open files leaves room for, once it is raised as far as this process may. The
-/// usual 1,024 are no limit on purpose; and clients must never take the files that journal, checkpoint and peers need.
+/// How many client connections the limit of open files leaves room for, once it is raised as far as this process may.
+/// Clients must never take the files that journal, checkpoint and peers need.
 fn room_for(connections: usize) -> usize {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    let wanted = connections as u64 + OWN_FILES;
-    let highest = limit.maximum.unwrap_or(u64::MAX);
-    if limit.current.is_some_and(|current| current < wanted) {
-        limit.current = Some(wanted.min(highest));
-        let _ = setrlimit(Resource::Nofile, limit);
-    }
-    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let files = files::allow(connections as u64 + OWN_FILES);
     let room = usize::try_from(files.saturating_sub(OWN_FILES).max(1)).unwrap_or(usize::MAX);
     if room < connections {
         log::warn!(

@@ -8,6 +8,7 @@ mod checkpointer;
 mod cli;
 pub mod client_port;
 pub mod config;
+mod farewell;
 mod links;
 pub mod node;
 mod pulse;

@@ -48,6 +48,8 @@ pub(crate) async fn run(node: Arc<Node>, addresses: Vec<String>) {
                 return;
             }
             match ended {
+                // No longer part of the cluster: the process says so and ends.
+                Ok(Ended::Left) => return,
                 Ok(Ended::Elsewhere(_)) => remind(&mut said, addr, &anyhow!("only knows another server, not the ECS")),
                 Ok(Ended::Said) => {}
                 Err(error) => remind(&mut said, addr, &error),
@@ -69,6 +71,8 @@ fn remind(said: &mut Option<Time>, addr: &str, error: &anyhow::Error) {
 enum Ended {
     /// We said goodbye.
     Said,
+    /// We are no longer part of the cluster.
+    Left,
     /// It was a server's, and this is its ECS.
     Elsewhere(String),
 }
@@ -87,6 +91,10 @@ async fn session(node: &Arc<Node>, addr: &str, backoff: &mut Backoff) -> anyhow:
     match parse(&answer)? {
         FromEcs::Welcome { cluster, meta } => node.welcome(cluster, meta)?,
         FromEcs::Refused { reason, fatal } => return refused(node, addr, &reason, fatal),
+        FromEcs::Left { reason } => {
+            node.has_left(reason);
+            return Ok(Ended::Left);
+        }
         other => bail!("answered the registration with {other:?}"),
     }
     backoff.reset();
@@ -108,7 +116,7 @@ fn registration(node: &Node) -> FromServer {
         admin_addr: options.admin_addr.clone(),
         state: NodeState::Joining,
     };
-    FromServer::Register { info, cluster: me.cluster }
+    FromServer::Register { info, cluster: me.cluster, rejoin: options.rejoin }
 }
 
 /// Any server of the ring knows where its ECS is: this was one.
@@ -150,6 +158,13 @@ async fn listen(node: &Arc<Node>, addr: &str, lines: &mut Lines) -> anyhow::Resu
                     node.event(clock::now(), slot, Event::Drop { epoch });
                 }
             }
+            FromEcs::Left { reason } => {
+                node.has_left(reason);
+                return Ok(Ended::Left);
+            }
+            FromEcs::Relieved => node.relieved(),
+            FromEcs::Notice { text } => node.notice(text),
+            FromEcs::Granted { id, granted } => node.granted(id, granted),
             FromEcs::Fenced { reason } => return refused(node, addr, &reason, true),
             FromEcs::Refused { reason, fatal } => return refused(node, addr, &reason, fatal),
         }
@@ -160,6 +175,7 @@ async fn speak(node: &Node, write: &mut OwnedWriteHalf) -> anyhow::Result<Ended>
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told: (Time, Option<Shape>) = (Time::ZERO, None);
+    let mut stays = true;
     loop {
         tokio::select! {
             () = node.asks().wanted() => {
@@ -176,6 +192,15 @@ async fn speak(node: &Node, write: &mut OwnedWriteHalf) -> anyhow::Result<Ended>
                     told = (now, shape);
                     send(write, &FromServer::Report(report)).await?;
                 }
+            }
+            () = node.wishes().wanted() => {
+                for (id, wish) in node.wishes().take() {
+                    send(write, &FromServer::Wish { id, wish }).await?;
+                }
+            }
+            () = node.stepping_down(), if stays => {
+                stays = false;
+                send(write, &FromServer::Stopping).await?;
             }
             () = node.leaving() => {
                 send(write, &FromServer::Goodbye).await?;

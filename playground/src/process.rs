@@ -44,6 +44,8 @@ pub struct Launch {
 pub struct Process {
     launch: Launch,
     child: Child,
+    /// Where its part of the log begins.
+    from: u64,
     address: String,
     ended: Option<ExitStatus>,
     /// Whether it was asked to stop: a second request would mean "at once".
@@ -56,25 +58,50 @@ impl Process {
     /// # Errors
     /// It cannot be started, ends before it listens, or does not listen in time; the end of its log is part of the error.
     pub fn start(launch: Launch, patience: Duration) -> anyhow::Result<Process> {
+        let mut process = Process::spawn(launch)?;
+        process.listening(patience)?;
+        Ok(process)
+    }
+
+    /// Starts the child and does not wait for anything: for one that is expected to end early.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn(launch: Launch) -> anyhow::Result<Process> {
         let from = std::fs::metadata(&launch.log).map_or(0, |found| found.len());
         let child = spawn(&launch)?;
-        let mut process = Process { launch, child, address: String::new(), ended: None, asked: false };
+        Ok(Process { launch, child, from, address: String::new(), ended: None, asked: false })
+    }
+
+    /// Waits until the child says where it listens.
+    ///
+    /// # Errors
+    /// It ends before it listens, or does not listen in time; the end of its log is part of the error.
+    pub fn listening(&mut self, patience: Duration) -> anyhow::Result<()> {
         let deadline = Instant::now() + patience;
         loop {
             // Looked at before the log: what an ended child wrote last is then seen for certain.
-            let ended = process.try_ended()?;
-            if let Some(address) = process.announced(from)? {
-                process.address = address;
-                return Ok(process);
+            let ended = self.try_ended()?;
+            if let Some(address) = self.announced()? {
+                self.address = address;
+                return Ok(());
             }
             if let Some(status) = ended {
-                bail!("{} ended before it listened ({status}):\n{}", process.launch.name, process.tail(30));
+                bail!("{} ended before it listened ({status}):\n{}", self.launch.name, self.tail(30));
             }
             if Instant::now() >= deadline {
-                bail!("{} does not listen after {patience:?}:\n{}", process.launch.name, process.tail(30));
+                bail!("{} does not listen after {patience:?}:\n{}", self.launch.name, self.tail(30));
             }
             std::thread::sleep(POLL);
         }
+    }
+
+    /// What this child has written so far: its log from where it began.
+    #[must_use]
+    pub fn said(&self) -> String {
+        let text = std::fs::read(&self.launch.log).unwrap_or_default();
+        let new = usize::try_from(self.from).ok().and_then(|from| text.get(from..)).unwrap_or_default();
+        String::from_utf8_lossy(new).into_owned()
     }
 
     /// What it is called in messages.
@@ -193,10 +220,10 @@ impl Process {
         &self.launch
     }
 
-    /// The address in the first complete line after `from` that announces one.
-    fn announced(&self, from: u64) -> anyhow::Result<Option<String>> {
+    /// The address in the first complete line of its own that announces one.
+    fn announced(&self) -> anyhow::Result<Option<String>> {
         let text = std::fs::read(&self.launch.log).with_context(|| self.launch.log.display().to_string())?;
-        let new = text.get(usize::try_from(from)?..).unwrap_or_default();
+        let new = text.get(usize::try_from(self.from)?..).unwrap_or_default();
         let whole = new.iter().rposition(|byte| *byte == b'\n').map_or(&[][..], |end| &new[..end]);
         let text = String::from_utf8_lossy(whole);
         let rest = text.lines().find_map(|line| line.split_once(self.launch.announces).map(|(_, rest)| rest));

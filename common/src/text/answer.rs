@@ -56,6 +56,15 @@ pub enum Answer<'a> {
     Page(&'a [u8]),
     /// `status`: one line of JSON.
     Status(&'a str),
+    /// An answer about membership.
+    Admin {
+        /// The word that was asked, in capitals.
+        word: &'a str,
+        /// Whether it is done, or under way.
+        done: bool,
+        /// What, or why not.
+        text: &'a str,
+    },
     /// Not served at the moment. The courses' requests get the bare word, ours the reason too.
     Stopped(Option<&'a str>),
     /// The key's slot is being handed over.
@@ -85,6 +94,9 @@ pub fn encode(out: &mut BytesMut, dialect: Dialect, form: Form, answer: &Answer<
         (Answer::Ecs(addr), _) => line.text("ECS_SUCCESS", addr),
         (Answer::NoEcs(why), _) => line.text("ECS_ERROR", why),
         (Answer::Status(json), _) => line.text("STATUS_SUCCESS", json),
+        (Answer::Admin { word, done, text }, _) => {
+            line.text(&format!("{word}_{}", if *done { "SUCCESS" } else { "ERROR" }), text);
+        }
         (Answer::Stopped(None), _) => line.word("SERVER_STOPPED"),
         (Answer::Stopped(Some(why)), _) => line.text("SERVER_STOPPED", why),
         (Answer::WriteLock, _) => line.word("SERVER_WRITE_LOCK"),

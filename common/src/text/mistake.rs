@@ -7,7 +7,8 @@ use thiserror::Error;
 pub enum Mistake {
     /// The first word is none of ours.
     #[error(
-        "unknown request `{0}`: known are put, get, delete, keyrange, keyrange_read, ecs, status, putb, getb, deleteb, req, scan"
+        "unknown request `{0}`: known are put, get, delete, keyrange, keyrange_read, ecs, status, putb, getb, deleteb, req, scan, change, plan, \
+         leave, remove, rebalance, cancel, admin"
     )]
     Unknown(String),
     /// A word that needs a key came without one.
@@ -36,6 +37,11 @@ pub enum Mistake {
     /// The lengths of a length-prefixed request are not numbers, or not as many as needed.
     #[error("`{0}` needs decimal lengths: write `{0} {1}`, end the line, then send exactly that many bytes")]
     Lengths(&'static str, &'static str),
+    /// The line of a length-prefixed request is longer than any that makes sense.
+    #[error(
+        "header of a length-prefixed request over the limit of {0} bytes: write lengths without leading zeros or blanks"
+    )]
+    Header(usize),
     /// A length-prefixed key over the store's limit.
     #[error("key of {0} bytes is over the limit of {1}: take a shorter key (the announced bytes are skipped)")]
     Key(u64, usize),
@@ -57,6 +63,14 @@ pub enum Mistake {
         "`req` with a wrong head: write `req <client, up to 32 hex digits> <number> <lowest unanswered number> [retry] <request>`"
     )]
     ReqHead,
+    /// A word that was not written as it must be.
+    #[error("`{0}` is written `{1}`")]
+    Form(&'static str, &'static str),
+    /// An `admin` around something else.
+    #[error(
+        "`admin` is written `admin <token> <request>`, the request being leave, remove, rebalance, cancel, plan or change"
+    )]
+    Admin,
     /// A `req` around something that is no write.
     #[error("`req` around `{0}`: it takes put, delete, putb or deleteb")]
     ReqOf(String),

@@ -6,6 +6,7 @@
 //! Bytes, not characters: nothing in here looks at an encoding. The words that servers use among themselves do not exist
 //! here; they have a port of their own.
 
+mod admin;
 mod answer;
 mod client;
 mod mistake;
@@ -23,6 +24,7 @@ pub use mistake::Mistake;
 pub use page::{Page, decode_page, encode_page};
 pub use request::{Parsed, RequestParser};
 
+use crate::control::Wish;
 use crate::entry::RequestId;
 use crate::position::Position;
 
@@ -135,6 +137,8 @@ pub enum Request<'a> {
     Ecs,
     /// `status`: how does this server stand?
     Status,
+    /// A word about the cluster's membership, alone or inside an `admin`.
+    Admin(AdminRequest<'a>),
     /// `scan`: a page of the records of the slot in which `at` lies.
     Scan {
         /// A position of the slot.
@@ -142,6 +146,36 @@ pub enum Request<'a> {
         /// Only records with a greater key; None: from the first.
         after: Option<&'a [u8]>,
     },
+}
+
+/// What is asked about the membership, and by whom.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AdminRequest<'a> {
+    /// What shows that the client may ask, if it came with one.
+    pub token: Option<&'a [u8]>,
+    /// What is asked.
+    pub wish: Wish,
+}
+
+impl AdminRequest<'_> {
+    /// Whether it only asks, and changes nothing.
+    #[must_use]
+    pub fn is_question(&self) -> bool {
+        matches!(self.wish, Wish::Progress | Wish::Plan | Wish::PlanWithout { .. })
+    }
+
+    /// The word with which its answer begins.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self.wish {
+            Wish::Leave { .. } => "LEAVE",
+            Wish::Remove { .. } => "REMOVE",
+            Wish::Progress => "CHANGE",
+            Wish::Plan | Wish::PlanWithout { .. } => "PLAN",
+            Wish::Rebalance => "REBALANCE",
+            Wish::Cancel => "CANCEL",
+        }
+    }
 }
 
 /// A request that changes something.

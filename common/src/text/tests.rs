@@ -76,6 +76,12 @@ fn requests_both_dialects_agree_on() {
         (b"KEYRANGE_READ \r\n", "KeyrangeRead"),
         (b"ecs\n", "Ecs"),
         (b"status\n", "Status"),
+        (b"leave\n", "Admin(AdminRequest { token: None, wish: Leave { force: false } })"),
+        (b"LEAVE Force\r\n", "Admin(AdminRequest { token: None, wish: Leave { force: true } })"),
+        (b"change\n", "Admin(AdminRequest { token: None, wish: Progress })"),
+        (b"remove h:1\n", "Admin(AdminRequest { token: None, wish: Remove { node: \"h:1\", force: false } })"),
+        (b"plan without 00ab\n", "Admin(AdminRequest { token: None, wish: PlanWithout { node: \"00ab\" } })"),
+        (b"admin xy cancel\n", "Admin(AdminRequest { token: Some([120, 121]), wish: Cancel })"),
         (b"getb 3\r\na\nb", "getb [a\\nb]"),
         (b"putb 1 0\nk", "setb [k] []"),
         (b"putb 2 4\r\n\r\n\n\nxy\r\n", "setb [\\r\\n] [\\n\\nxy]"),
@@ -246,6 +252,8 @@ fn answers() -> Vec<(Answer<'static>, Form, &'static str, &'static str)> {
         (Answer::Ecs("h:3000"), Text, "ECS_SUCCESS h:3000", "ecs_success h:3000"),
         (Answer::NoEcs("alone"), Text, "ECS_ERROR alone", "ecs_error alone"),
         (Answer::Status(r#"{"A":1}"#), Text, r#"STATUS_SUCCESS {"A":1}"#, r#"status_success {"A":1}"#),
+        (Answer::Admin { word: "LEAVE", done: true, text: "n" }, Text, "LEAVE_SUCCESS n", "leave_success n"),
+        (Answer::Admin { word: "PLAN", done: false, text: "no" }, Text, "PLAN_ERROR no", "plan_error no"),
         (Answer::Stopped(None), Text, "SERVER_STOPPED", "server_stopped"),
         (Answer::Stopped(Some("Why")), Binary, "SERVER_STOPPED Why", "server_stopped Why"),
         (Answer::WriteLock, Text, "SERVER_WRITE_LOCK", "server_write_lock"),
@@ -359,6 +367,10 @@ impl Owned {
             2 => Request::Ecs,
             3 => Request::Status,
             4 => Request::Get { key: &self.key, form },
+            6 => Request::Admin(AdminRequest {
+                token: self.binary.then_some(b"secret"),
+                wish: if self.once.is_some() { Wish::Remove { node: "h:1".into(), force: true } } else { Wish::Plan },
+            }),
             5 => Request::Scan { at: Position(u128::from(self.binary)), after: self.binary.then_some(&self.key) },
             _ => Request::Write(WriteRequest { key: &self.key, value: self.value.as_deref(), form, once }),
         }
@@ -370,8 +382,8 @@ fn owned() -> impl Strategy<Value = Owned> {
     let text_value = vec(any::<u8>().prop_filter("a line end", |b| !b"\r\n".contains(b)), 1..60)
         .prop_filter("null", |value| value != b"null");
     let once = || proptest::option::of(any::<(u128, u64, u64, bool)>());
-    let text = (0..9u8, text_key, proptest::option::of(text_value), Just(false), once());
-    let binary = (0..9u8, vec(any::<u8>(), 1..40), proptest::option::of(vec(any::<u8>(), 0..60)), Just(true), once());
+    let text = (0..10u8, text_key, proptest::option::of(text_value), Just(false), once());
+    let binary = (0..10u8, vec(any::<u8>(), 1..40), proptest::option::of(vec(any::<u8>(), 0..60)), Just(true), once());
     prop_oneof![text, binary].prop_map(|(verb, key, value, binary, once)| Owned { verb, key, value, binary, once })
 }
 

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use common::control::{Ask, Change, FromEcs, Heartbeat, Report, SlotReport};
+use common::control::{Ask, Change, FromEcs, Granted, Heartbeat, Report, SlotReport, Wish};
 use common::peer::Identity;
 use common::view::{ClusterRecord, Meta, NodeInfo, NodeState, Part, View};
 use common::{BootId, ClusterId, Epoch, NodeId, Seq, Slot, StoreUuid, Time};
@@ -39,6 +39,8 @@ pub struct Puppet {
     pub dated: bool,
     /// It cannot make a control connection, but heartbeats and probes go through.
     pub mute: bool,
+    /// Its operator wants it in again.
+    pub rejoin: bool,
     pub conn: Option<Conn>,
     pub views: BTreeMap<Slot, View>,
     pub nodes: BTreeMap<NodeId, NodeInfo>,
@@ -186,11 +188,22 @@ impl Theatre {
         self.tell(Event::Probed { node, seen });
     }
 
-    fn say(&mut self, text: String) {
-        let mut text = text;
+    /// Someone asks for something through puppet `name`.
+    pub fn wish(&mut self, name: u64, wish: Wish) {
+        if let Some(conn) = self.puppets.get(&name).and_then(|puppet| puppet.conn) {
+            self.tell(Event::Wish { conn, id: 1, wish });
+        }
+    }
+
+    fn shorten(&self, mut text: String) -> String {
         for name in (1..=20u64).rev() {
             text = text.replace(&NodeId(name).to_string(), &format!("n{name}"));
         }
+        text
+    }
+
+    fn say(&mut self, text: String) {
+        let text = self.shorten(text);
         if !self.quiet {
             self.log.push(format!("{:?} {text}", Time(self.now.0 - 10_000_000)));
         }
@@ -254,7 +267,8 @@ impl Theatre {
             puppet.conn = Some(conn);
             let (info, cluster) = (puppet.info(), puppet.cluster);
             self.conns.insert(conn, name);
-            self.tell(Event::Register { conn, info, cluster });
+            let rejoin = puppet.rejoin;
+            self.tell(Event::Register { conn, info, cluster, rejoin });
         }
         self.beat(name);
         let Some(puppet) = self.puppets.get_mut(&name) else { return };
@@ -337,8 +351,10 @@ impl Theatre {
             ));
         }
         if let Some(change) = cluster.change() {
-            let ecs::cluster::Change::Join { node, .. } = change;
-            lines.push(format!("joining: n{}", node.0));
+            match change.joiner() {
+                Some(node) => lines.push(format!("joining: n{}", node.0)),
+                None => lines.push(self.shorten(change.name())),
+            }
         }
         let strays: usize = self.puppets.values().map(|p| p.strays().len()).sum();
         if strays > 0 {
@@ -393,6 +409,7 @@ impl Puppet {
             stalled: false,
             dated: false,
             mute: false,
+            rejoin: false,
             conn: None,
             views: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -464,6 +481,19 @@ impl Puppet {
             FromEcs::Fenced { reason } => {
                 self.stopped = Some(reason.clone());
                 return Some(format!("fenced: {reason}"));
+            }
+            FromEcs::Left { reason } => {
+                self.stopped = Some(reason.clone());
+                return Some(format!("you have left: {reason}"));
+            }
+            FromEcs::Relieved => return Some("nobody can take more: stop".into()),
+            FromEcs::Notice { text } => return Some(format!("notice: {text}")),
+            FromEcs::Granted { granted, .. } => {
+                return Some(match granted {
+                    Granted::Yes(text) => format!("yes: {text}"),
+                    Granted::Busy(text) => format!("busy: {text}"),
+                    Granted::No(text) => format!("no: {text}"),
+                });
             }
             FromEcs::HandOver { slots } => {
                 for (slot, epoch, to) in slots {

@@ -136,6 +136,31 @@ impl Cluster {
         self.processes.servers()[number - 1].id()
     }
 
+    /// The process id of the ecs.
+    #[must_use]
+    pub fn ecs_pid(&self) -> u32 {
+        self.processes.ecs().id()
+    }
+
+    /// How many bytes server `number` has logged, or the ecs if it is 0.
+    ///
+    /// # Panics
+    /// Its log cannot be looked at.
+    #[must_use]
+    pub fn logged(&self, number: usize) -> u64 {
+        let process = if number == 0 { self.processes.ecs() } else { &self.processes.servers()[number - 1] };
+        std::fs::metadata(process.log()).expect("every process has a log").len()
+    }
+
+    /// The ecs's whole status.
+    ///
+    /// # Panics
+    /// It does not answer.
+    #[must_use]
+    pub fn status(&self) -> serde_json::Value {
+        self.processes.status().unwrap_or_else(|error| panic!("{error:#}\n{}", self.processes.logs(40)))
+    }
+
     /// Server `number`'s status, as it tells it.
     ///
     /// # Panics
@@ -190,6 +215,23 @@ impl Cluster {
     /// The system refuses.
     pub fn stop(&mut self, number: usize) -> ExitStatus {
         self.processes.server(number).stop(processes::STOP).expect("a child can be stopped")
+    }
+
+    /// Sends SIGTERM to server `number` and waits for nothing.
+    ///
+    /// # Panics
+    /// The system refuses.
+    pub fn terminate(&mut self, number: usize) {
+        self.processes.server(number).ask_to_stop().expect("a child can be signalled");
+    }
+
+    /// Waits until server `number` has ended by itself.
+    ///
+    /// # Panics
+    /// It has not after `patience`.
+    pub fn ended(&mut self, number: usize, patience: Duration) -> ExitStatus {
+        let ended = self.processes.server(number).wait(patience);
+        ended.unwrap_or_else(|error| panic!("{error}\n{}", self.processes.logs(40)))
     }
 
     /// Stops everything in order, servers first.

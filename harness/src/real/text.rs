@@ -19,8 +19,16 @@ impl Text {
     /// # Errors
     /// Nobody listens there.
     pub fn connect(address: &str) -> io::Result<Text> {
+        Text::connect_within(address, PATIENCE)
+    }
+
+    /// Connects, or gives up after `patience`.
+    ///
+    /// # Errors
+    /// Nobody listens there, or nobody says so.
+    pub fn connect_within(address: &str, patience: Duration) -> io::Result<Text> {
         let address = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        let stream = TcpStream::connect_timeout(&address, patience)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;

@@ -38,6 +38,10 @@ pub(super) fn at(plan: &mut Plan, rule: Rule, rng: &mut fastrand::Rng) {
         | Rule::StaleRound => reads(plan, rule),
         Rule::RetryInFlight | Rule::RetryForgotten | Rule::RetryStranger => retries(plan, rule),
         Rule::ClaimKept | Rule::WalkBlind => walks(plan),
+        Rule::KeepCondemned => {
+            plan.trio();
+            plan.only(&[(Kind::Rot, 20), (Kind::Restart, 2), (Kind::SlowDisk, 2)]);
+        }
     }
 }
 
@@ -79,7 +83,7 @@ fn storage(plan: &mut Plan, rule: Rule) {
 
 fn damage(plan: &mut Plan) {
     plan.checkpoints = 300_000..3_000_000;
-    plan.only(&[(Kind::Rot, 16), (Kind::Kill, 3), (Kind::PowerCut, 2)]);
+    plan.only(&[(Kind::Damage, 16), (Kind::Kill, 3), (Kind::PowerCut, 2)]);
 }
 
 fn logs(plan: &mut Plan, rule: Rule) {
@@ -96,7 +100,13 @@ fn logs(plan: &mut Plan, rule: Rule) {
         (Kind::Pause, 6),
     ]);
     if rule == Rule::ReplayAll {
-        plan.only(&[(Kind::SlowDisk, 12), (Kind::PowerCutTwo, 8), (Kind::Kill, 8), (Kind::CutPair, 6), (Kind::PowerCutAll, 6)]);
+        plan.only(&[
+            (Kind::SlowDisk, 12),
+            (Kind::PowerCutTwo, 8),
+            (Kind::Kill, 8),
+            (Kind::CutPair, 6),
+            (Kind::PowerCutAll, 6),
+        ]);
     }
 }
 
@@ -115,9 +125,18 @@ fn members(plan: &mut Plan, rule: Rule) {
 }
 
 fn views(plan: &mut Plan, rule: Rule) {
-    plan.only(&[(Kind::Kill, 10), (Kind::Restart, 6), (Kind::EcsDown, 6), (Kind::PauseEcs, 4), (Kind::Lag, 8), (Kind::Isolate, 4)]);
+    plan.only(&[
+        (Kind::Kill, 10),
+        (Kind::Restart, 6),
+        (Kind::EcsDown, 6),
+        (Kind::PauseEcs, 4),
+        (Kind::Lag, 8),
+        (Kind::Isolate, 4),
+    ]);
     match rule {
-        Rule::Unclean => plan.only(&[(Kind::Kill, 10), (Kind::PowerCut, 6), (Kind::PowerCutTwo, 10), (Kind::CutEcs, 6)]),
+        Rule::Unclean => {
+            plan.only(&[(Kind::Kill, 10), (Kind::PowerCut, 6), (Kind::PowerCutTwo, 10), (Kind::CutEcs, 6)])
+        }
         Rule::TellFirst => plan.only(&[(Kind::Kill, 8), (Kind::Restart, 4), (Kind::EcsDown, 20)]),
         _ => {}
     }
@@ -131,7 +150,13 @@ fn leases(plan: &mut Plan, rule: Rule, rng: &mut fastrand::Rng) {
             plan.ambush(Moment::Shrunk, Trap::Part, 60);
         }
         Rule::GrantUnbounded => {
-            plan.only(&[(Kind::Halves, 10), (Kind::Isolate, 6), (Kind::CutOneWay, 6), (Kind::CutEcs, 8), (Kind::CutPair, 6)]);
+            plan.only(&[
+                (Kind::Halves, 10),
+                (Kind::Isolate, 6),
+                (Kind::CutOneWay, 6),
+                (Kind::CutEcs, 8),
+                (Kind::CutPair, 6),
+            ]);
             plan.ambush(Moment::FailedOver, Trap::Exile, 40);
         }
         Rule::NoPromiseWait => {
@@ -163,7 +188,14 @@ fn leases(plan: &mut Plan, rule: Rule, rng: &mut fastrand::Rng) {
 
 fn reads(plan: &mut Plan, rule: Rule) {
     plan.stray = 60;
-    plan.only(&[(Kind::Isolate, 10), (Kind::CutPair, 6), (Kind::CutEcs, 8), (Kind::Halves, 4), (Kind::SlowDisk, 6), (Kind::Lag, 4)]);
+    plan.only(&[
+        (Kind::Isolate, 10),
+        (Kind::CutPair, 6),
+        (Kind::CutEcs, 8),
+        (Kind::Halves, 4),
+        (Kind::SlowDisk, 6),
+        (Kind::Lag, 4),
+    ]);
     match rule {
         Rule::NoPrimaryLease | Rule::NoReaderLease => {
             plan.ambush(Moment::FailedOver, Trap::Exile, 30);

@@ -104,6 +104,11 @@ impl World {
         if self.clients[c].resting {
             return;
         }
+        if self.cold_written < self.plan.cold && self.rng.u8(0..4) == 0 {
+            self.cold_written += 1;
+            let key = self.plan.keys + self.cold_written - 1;
+            return self.operate(c, key, Want::Put, None);
+        }
         let key = self.rng.u32(0..self.plan.keys);
         let what = match self.rng.u8(0..20) {
             0..8 => Want::Get,

@@ -60,7 +60,7 @@ fn wait(world: &mut World, patience: u64, done: impl Fn(&World) -> Result<(), St
 }
 
 /// Whether every slot is where and how it should be.
-fn whole(world: &World) -> Result<(), String> {
+pub(super) fn whole(world: &World) -> Result<(), String> {
     let cluster = world.ecs.cluster().ok_or("the ECS does not run")?;
     if let Some(change) = cluster.change() {
         return Err(format!("a membership change is still in progress: {change:?}"));

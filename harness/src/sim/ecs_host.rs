@@ -266,7 +266,9 @@ impl World {
         self.trace.line(self.now, || format!("ecs <- {conn} {msg:?}"));
         let conn = Conn(conn);
         self.ecs_handle(match msg {
-            FromServer::Register { info, cluster } => Happening::Register { conn, info, cluster },
+            FromServer::Register { info, cluster, rejoin } => Happening::Register { conn, info, cluster, rejoin },
+            FromServer::Stopping => Happening::Stopping { conn },
+            FromServer::Wish { id, wish } => Happening::Wish { conn, id, wish },
             FromServer::Ask(asks) => Happening::Ask { conn, asks },
             FromServer::Report(report) => Happening::Report { conn, report },
             FromServer::Goodbye => Happening::Goodbye { conn },

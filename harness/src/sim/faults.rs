@@ -56,8 +56,10 @@ pub enum Kind {
     Accuse,
     /// Two machines that were not there before join at once.
     JoinTwo,
-    /// A server comes back with a flipped bit or garbage in its directory.
+    /// A copy is damaged behind the protocol's back.
     Rot,
+    /// A server comes back with a flipped bit or garbage in its directory.
+    Damage,
     /// An fsync fails: the process stops, with or without what was not synced.
     FsyncFails,
     /// A server dies between two actions of one step.
@@ -65,7 +67,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [(Kind, u32); 26] = [
+    const ALL: [(Kind, u32); 27] = [
         (Kind::Kill, 12),
         (Kind::PowerCut, 8),
         (Kind::PowerCutTwo, 3),
@@ -90,6 +92,7 @@ impl Kind {
         (Kind::Accuse, 4),
         (Kind::JoinTwo, 2),
         (Kind::Rot, 4),
+        (Kind::Damage, 4),
         (Kind::FsyncFails, 4),
         (Kind::Midway, 8),
     ];
@@ -136,7 +139,8 @@ impl Kind {
             Kind::Lag => "fault: slow link",
             Kind::Accuse => "fault: false accusations",
             Kind::JoinTwo => "fault: two joins at once",
-            Kind::Rot => "fault: damaged directory",
+            Kind::Rot => "fault: damaged copy",
+            Kind::Damage => "fault: damaged directory",
             Kind::FsyncFails => "fault: failed fsync",
             Kind::Midway => "fault: death in mid-step",
         }
@@ -229,6 +233,7 @@ impl World {
             Kind::EcsDown => return self.ecs_down(),
             Kind::Join => return self.join(),
             Kind::JoinTwo => return self.join() && self.join(),
+            Kind::Rot => return self.rot(),
             Kind::Loss => {
                 self.net.burst = self.rng.u32(100..500);
                 self.later(50_000..1_500_000, FaultEvent::LossEnds);
@@ -249,7 +254,7 @@ impl World {
             Kind::StuckDisk => self.disk(s, Mood::Stuck),
             Kind::FullDisk => self.disk(s, Mood::Full),
             Kind::Wipe => return self.wipe(s),
-            Kind::Rot => self.rot(s),
+            Kind::Damage => self.damage_directory(s),
             Kind::FsyncFails => {
                 let power = self.rng.bool();
                 self.crash(s, power);
@@ -326,8 +331,7 @@ impl World {
     fn lag(&mut self, s: usize) {
         let other = self.rng.usize(0..=self.servers.len());
         let other = if other == s || other == self.servers.len() { Party::Ecs } else { Party::Server(other) };
-        let (from, to) =
-            if self.rng.bool() { (Party::Server(s), other) } else { (other, Party::Server(s)) };
+        let (from, to) = if self.rng.bool() { (Party::Server(s), other) } else { (other, Party::Server(s)) };
         let by = self.rng.u64(5_000..1_200_000);
         self.net.lag(from, to, by);
         let spell = self.spell();
@@ -379,7 +383,7 @@ impl World {
     }
 
     /// The machine dies and comes back with damage on its disk.
-    fn rot(&mut self, s: usize) {
+    fn damage_directory(&mut self, s: usize) {
         let power = self.rng.bool();
         self.stop_server(s, power);
         self.servers[s].rot = true;

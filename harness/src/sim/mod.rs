@@ -25,6 +25,7 @@ mod plan;
 mod port;
 mod queue;
 mod routed;
+mod rot;
 mod server;
 mod stats;
 mod trace;

@@ -75,7 +75,7 @@ impl Net {
 
     /// Whether nothing is cut and no more is lost than usual.
     pub(super) fn is_whole(&self) -> bool {
-        self.burst == 0 && self.cuts.iter().all(|cuts| *cuts == 0)
+        self.burst == 0 && self.cuts.iter().all(|cuts| *cuts == 0) && self.lags.iter().all(|lag| *lag == 0)
     }
 
     pub(super) fn cut(&mut self, from: Party, to: Party) {

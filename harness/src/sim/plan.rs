@@ -58,6 +58,10 @@ pub struct Plan {
     pub pace: u64,
     /// The faults of this run, by weight.
     pub faults: Vec<(Kind, u32)>,
+    /// How long coordinators wait between comparing copies, in microseconds; 0: they never do, until a copy is damaged.
+    pub audits: u64,
+    /// Keys beside the others that are written once and never read before the end.
+    pub cold: u32,
     /// What is waited for.
     pub ambushes: Vec<Ambush>,
     /// Every clock runs as fast or as slowly as is allowed.
@@ -116,6 +120,8 @@ impl Plan {
             trouble: rng.u64(6_000_000..12_000_000),
             pace: rng.u64(150_000..600_000),
             faults,
+            audits: if rng.u8(0..4) == 0 { rng.u64(500_000..3_000_000) } else { 0 },
+            cold: 4,
             ambushes: (0..ambushes).map(|_| Ambush::draw(rng)).collect(),
             extreme_clocks: rng.u8(0..8) == 0,
             gather: 2_000,

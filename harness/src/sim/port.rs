@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use common::control::Wish;
 use common::position::Position;
 use common::text::{Dialect, Limits};
 use common::{Slot, Time};
@@ -22,6 +23,8 @@ fn settings() -> Settings {
         limits: Limits::default(),
         bounds: Bounds { pending: 64, bytes: 1 << 20 },
         max_connections: 1000,
+        max_memory: 1 << 30,
+        admin_token: None,
     }
 }
 
@@ -84,6 +87,9 @@ impl Serves for Port<'_> {
         world.handle(self.server, slot, Happening::Write { write, token });
     }
 
+    /// Nobody here wishes anything.
+    fn wish(&self, _wish: Wish, _token: Token) {}
+
     fn serving(&self) -> bool {
         self.world.borrow().servers[self.server].process.as_ref().is_some_and(|process| process.welcomed)
     }
@@ -111,7 +117,7 @@ impl World {
     /// Bytes of a client have come; the first ones open the connection.
     pub(super) fn received(&mut self, s: usize, conn: u32, bytes: &[u8]) {
         let Some(process) = self.servers[s].process.as_mut() else { return };
-        process.sessions.entry(conn).or_insert_with(|| Session::new(&settings())).received(bytes);
+        process.sessions.entry(conn).or_insert_with(|| Session::new(&settings(), false)).received(bytes);
         self.serve(s, conn);
     }
 

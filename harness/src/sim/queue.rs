@@ -40,6 +40,8 @@ pub(super) enum Event {
     EcsClosed { inc: u32, conn: u64 },
     /// A probe by the ECS has come to an end.
     EcsProbed { inc: u32, probe: u32 },
+    /// A server's coordinators compare all copies of their slots; `again`: and go on doing so.
+    Audit { server: usize, inc: u32, again: bool },
     /// A client tells the ECS that a server does not answer, though it does.
     Accuse { server: usize },
     /// An ambush may be waiting for this step.

@@ -190,6 +190,9 @@ impl World {
         self.queue.at(now + rng.u64(self.plan.checkpoints.clone()), Event::Checkpoint { server: s, inc });
         self.queue.at(now + rng.u64(0..beat), Event::Pulse { server: s, inc });
         self.queue.at(now + rng.u64(0..50_000), Event::Heartbeat { server: s, inc });
+        if self.plan.audits > 0 {
+            self.queue.at(now + self.plan.audits, Event::Audit { server: s, inc, again: true });
+        }
         self.queue.at(now + rng.u64(100..5_000), Event::Control { server: s, inc, conn: 0 });
         for peer in 0..self.servers.len() {
             if peer != s && self.servers[peer].process.is_some() {
@@ -604,7 +607,11 @@ impl World {
         let conn = self.new_conn(s);
         let Some(process) = self.servers[s].process.as_mut() else { return };
         (process.conn, process.welcomed) = (Some(conn), false);
-        self.send(Party::Server(s), Party::Ecs, Wire::ToEcs { conn, msg: FromServer::Register { info, cluster } });
+        self.send(
+            Party::Server(s),
+            Party::Ecs,
+            Wire::ToEcs { conn, msg: FromServer::Register { info, cluster, rejoin: false } },
+        );
         let again = self.now + self.rng.u64(300_000..900_000);
         self.queue.at(again, Event::Control { server: s, inc, conn });
     }
@@ -642,6 +649,8 @@ impl World {
                     self.fail(format!("s{s} is refused for good: {reason}"));
                 }
             }
+            FromEcs::Left { reason } => self.fail(format!("s{s} has left, and nobody asked for it: {reason}")),
+            FromEcs::Relieved | FromEcs::Notice { .. } | FromEcs::Granted { .. } => {}
             FromEcs::Fenced { reason } => {
                 self.fail(format!("s{s} is fenced though it is its node's only process: {reason}"));
             }

@@ -48,6 +48,8 @@ pub(super) struct World {
     pub(super) healed: bool,
     pub(super) scratch: Vec<Action>,
     next_survey: u64,
+    /// How many of the cold keys were written.
+    pub(super) cold_written: u32,
     /// No faults before.
     pub(super) calm_until: u64,
     violation: Option<String>,
@@ -98,6 +100,7 @@ impl World {
             healed: false,
             scratch: Vec::new(),
             next_survey: 0,
+            cold_written: 0,
             calm_until: 0,
             violation: None,
             record,
@@ -200,6 +203,7 @@ impl World {
             | Event::Checkpoint { server, inc }
             | Event::Asks { server, inc }
             | Event::Reply { server, inc, .. }
+            | Event::Audit { server, inc, .. }
             | Event::Synced { server, inc, .. } => {
                 if self.servers[server].inc != inc || self.servers[server].process.is_none() {
                 } else if self.servers[server].paused {
@@ -232,6 +236,7 @@ impl World {
             Event::Checkpoint { server, .. } => self.checkpoint(server),
             Event::Asks { server, .. } => self.send_asks(server),
             Event::Reply { server, token, reply, .. } => self.replied(server, token, reply),
+            Event::Audit { server, again, .. } => self.audit(server, again),
             _ => {}
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+use super::membership::{Membership, TOKEN, Wanted};
 use crate::address::Address;
 
 /// Where a client looks when nobody says: the port of the README's first server.
@@ -32,6 +33,9 @@ pub struct Args {
     /// Log to this file instead of stderr.
     #[arg(short, long, value_name = "FILE", global = true)]
     pub log_file: Option<PathBuf>,
+    /// Shows a server on another machine that you may change the cluster's membership: its own --admin-token.
+    #[arg(long, value_name = "TOKEN", env = TOKEN, global = true, hide_env_values = true)]
+    pub admin_token: Option<String>,
     /// What to do.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -70,12 +74,97 @@ pub enum Command {
     Ring,
     /// How each server stands.
     Status,
+    /// Changes of the membership.
+    #[command(flatten)]
+    Membership(Change),
     /// Store every record of a file.
     Import(Import),
     /// Write every record of the cluster to a file or stdout.
     Export(Export),
     /// Open the shell (what happens without a command, too).
     Shell,
+}
+
+/// The commands about the membership.
+#[derive(Subcommand, Debug)]
+pub enum Change {
+    /// Make a server hand its copies over and leave; waits and shows how far it is.
+    Leave {
+        /// Which server: by default the one of --servers.
+        #[arg(long, value_name = "HOST:PORT")]
+        server: Option<String>,
+        /// How.
+        #[command(flatten)]
+        how: How,
+    },
+    /// Make a server leave, whether or not it answers.
+    Remove {
+        /// Its HOST:PORT, or its id.
+        node: String,
+        /// How.
+        #[command(flatten)]
+        how: How,
+    },
+    /// How far the change in progress is.
+    Change,
+    /// Undo the change in progress.
+    Cancel,
+    /// What evening out the load would move; or what would become of the records without a server.
+    Plan {
+        /// The server's HOST:PORT, or its id.
+        #[arg(long, value_name = "NODE")]
+        without: Option<String>,
+    },
+    /// Even out the load.
+    Rebalance {
+        /// Only say what would move, and why.
+        #[arg(long, conflicts_with_all = ["apply", "cancel"])]
+        plan: bool,
+        /// Do it.
+        #[arg(long, conflicts_with = "cancel")]
+        apply: bool,
+        /// Undo what a running one has not finished.
+        #[arg(long)]
+        cancel: bool,
+        /// Return when it has begun.
+        #[arg(long)]
+        no_wait: bool,
+    },
+}
+
+/// How a server goes.
+#[derive(ClapArgs, Clone, Copy, Debug)]
+pub struct How {
+    /// Even if it is the last server, and all records go with it.
+    #[arg(long)]
+    pub force: bool,
+    /// Return when it has begun.
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+impl Change {
+    /// What is wanted of the cluster.
+    ///
+    /// # Errors
+    /// Which server is not said.
+    pub fn wish(self, seeds: &[Address], token: Option<String>) -> Result<Membership, String> {
+        let quick = How { force: false, no_wait: true };
+        let (wanted, how) = match self {
+            Change::Leave { server: Some(server), how } => (Wanted::Leave(address(&server)?), how),
+            Change::Leave { server: None, how } => match seeds {
+                [one] => (Wanted::Leave(one.clone()), how),
+                _ => return Err("which server is to leave? Say --server HOST:PORT".to_owned()),
+            },
+            Change::Remove { node, how } => (Wanted::Remove(node), how),
+            Change::Change => (Wanted::Change, quick),
+            Change::Cancel | Change::Rebalance { cancel: true, .. } => (Wanted::Cancel, quick),
+            Change::Plan { without: Some(node) } => (Wanted::PlanWithout(node), quick),
+            Change::Rebalance { apply: true, no_wait, .. } => (Wanted::Rebalance, How { force: false, no_wait }),
+            Change::Plan { without: None } | Change::Rebalance { .. } => (Wanted::Plan, quick),
+        };
+        Ok(Membership { wanted, force: how.force, no_wait: how.no_wait, token })
+    }
 }
 
 /// `import`.

@@ -8,6 +8,7 @@ use common::blob::Blob;
 use serde_json::{Value, json};
 
 use super::args::{Export, Import};
+use super::membership::{self, Membership};
 use super::out::{Out, Problem};
 use super::{ring_table, status};
 use crate::client::Client;
@@ -32,6 +33,8 @@ pub enum Job {
     Ring,
     /// Print how each server stands.
     Status,
+    /// Change the membership, or ask about it.
+    Membership(Membership),
     /// Store a file's records.
     Import(Import),
     /// Write all records to a file.
@@ -49,6 +52,7 @@ pub async fn run(client: &Client, job: Job, out: Out) -> Result<(), Problem> {
     match job {
         Job::Import(import) => return transfer::import::run(client, &import, out).await,
         Job::Export(export) => return transfer::export::run(client, &export, out).await,
+        Job::Membership(wish) => return membership::run(client, &wish, out).await,
         _ => {}
     }
     let work = run_short(client, job, out);
@@ -76,7 +80,7 @@ async fn run_short(client: &Client, job: Job, out: Out) -> Result<(), Problem> {
         Job::KeyrangeRead => arcs(&client.keyrange_read().await?, out),
         Job::Ring => ring_table::print(&client.keyrange().await?, &client.keyrange_read().await?, out),
         Job::Status => status::print(client, out).await,
-        Job::Import(_) | Job::Export(_) => Ok(()),
+        Job::Import(_) | Job::Export(_) | Job::Membership(_) => Ok(()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod job;
+pub mod membership;
 pub mod out;
 mod ring_table;
 mod status;
@@ -55,6 +56,7 @@ fn run(args: Args, out: Out) -> Result<u8, Problem> {
         Command::KeyrangeRead => Job::KeyrangeRead,
         Command::Ring => Job::Ring,
         Command::Status => Job::Status,
+        Command::Membership(change) => Job::Membership(change.wish(&seeds, args.admin_token).map_err(Problem::usage)?),
         Command::Import(import) => Job::Import(import),
         Command::Export(export) => Job::Export(export),
     };

@@ -95,6 +95,11 @@ impl Out {
         drop(writeln!(io::stderr().lock(), "{text}"));
     }
 
+    /// Shows a person a line in place of the one shown before.
+    pub fn show(self, line: &str) {
+        drop(write!(io::stderr().lock(), "\r\x1b[2K{line}"));
+    }
+
     /// Whether a person watches the progress.
     #[must_use]
     pub fn watched(self) -> bool {

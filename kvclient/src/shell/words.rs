@@ -7,6 +7,7 @@ use log::LevelFilter;
 use crate::address::Address;
 use crate::cli::args::{self, Export, Import};
 use crate::cli::job::Job;
+use crate::cli::membership::{Membership, Wanted};
 
 /// What a line asks for.
 #[derive(Debug)]
@@ -48,6 +49,12 @@ pub(super) const ENTRIES: &[Entry] = &[
     entry("keyrange_read", "", "which server may answer reads for which part of the ring"),
     entry("ring", "", "the ring as a table: server, arc, share, copies"),
     entry("status", "", "how each server stands"),
+    entry("leave", "<host:port> [force]", "make this server hand its copies over and leave the cluster"),
+    entry("remove", "<host:port or id> [force]", "make a server leave, whether or not it answers"),
+    entry("change", "", "how far the change in progress is: a join, a leave, a rebalancing"),
+    entry("plan", "[without <host:port or id>]", "what evening out would move, or what a server's death would mean"),
+    entry("rebalance", "", "even out the load"),
+    entry("cancel", "", "undo the change in progress"),
     entry("import", "<file> [--format json|tsv] [--raw] [--resume]", "store every record of a file"),
     entry("export", "[<file>] [--format json|tsv]", "write every record of the cluster to a file, or print them"),
     entry("logLevel", "[<level>]", "how much is logged: ALL, TRACE, DEBUG, INFO, WARN, ERROR, OFF"),
@@ -87,6 +94,11 @@ pub(super) fn parse(line: &[u8]) -> Result<Word, String> {
         "keyrange_read" => nothing_after(rest, Word::Job(Job::KeyrangeRead)),
         "ring" => nothing_after(rest, Word::Job(Job::Ring)),
         "status" => nothing_after(rest, Word::Job(Job::Status)),
+        "leave" | "remove" => goes(entry.name, rest),
+        "plan" => plan(rest),
+        "change" => nothing_after(rest, membership(Wanted::Change, false)),
+        "rebalance" => nothing_after(rest, membership(Wanted::Rebalance, false)),
+        "cancel" => nothing_after(rest, membership(Wanted::Cancel, false)),
         "import" => with_clap::<ImportLine>(rest).and_then(import),
         "export" => with_clap::<ExportLine>(rest).map(|line| Word::Job(Job::Export(line.export))),
         "logLevel" => log_level(rest),
@@ -139,6 +151,29 @@ fn put(rest: &[u8]) -> Result<Word, String> {
         return Ok(Word::Job(Job::Delete(key)));
     }
     Ok(Word::Job(Job::Put(key, Bytes::copy_from_slice(value))))
+}
+
+fn membership(wanted: Wanted, force: bool) -> Word {
+    Word::Job(Job::Membership(Membership::new(wanted, force)))
+}
+
+fn goes(name: &str, rest: &[u8]) -> Result<Word, String> {
+    let words = words(rest);
+    let (node, force) = match words.as_slice() {
+        [node] => (node, false),
+        [node, force] if force.eq_ignore_ascii_case("force") => (node, true),
+        _ => return Err("a server is needed".to_owned()),
+    };
+    let wanted = if name == "leave" { Wanted::Leave(args::address(node)?) } else { Wanted::Remove(node.clone()) };
+    Ok(membership(wanted, force))
+}
+
+fn plan(rest: &[u8]) -> Result<Word, String> {
+    match words(rest).as_slice() {
+        [] => Ok(membership(Wanted::Plan, false)),
+        [without, node] if without == "without" => Ok(membership(Wanted::PlanWithout(node.clone()), false)),
+        _ => Err("nothing, or `without` and a server, is expected".to_owned()),
+    }
 }
 
 fn log_level(rest: &[u8]) -> Result<Word, String> {

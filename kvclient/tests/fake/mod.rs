@@ -139,6 +139,7 @@ impl Connection {
                 None => say(out, &Answer::NoEcs("this server is standalone")),
             },
             Request::Status => say(out, &Answer::Status(r#"{"serving":true,"slots":[1,2]}"#)),
+            Request::Admin(request) => say(out, &Answer::Admin { word: request.word(), done: true, text: "none" }),
             Request::Get { key, .. } => return self.get(&mut state, key, out),
             Request::Scan { at, after } => return self.scan(&mut state, *at, *after, out),
             Request::Write(write) => return self.write(&mut state, write, out),

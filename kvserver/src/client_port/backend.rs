@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use common::Time;
+use common::control::Wish;
 use common::position::Position;
 
 use crate::node::Node;
@@ -28,6 +29,9 @@ pub trait Serves {
 
     /// Starts a write; its answer comes back to the session that has the token.
     fn write(&self, now: Time, write: Write, token: Token);
+
+    /// Passes a wish about the membership on; its answer comes back the same way.
+    fn wish(&self, wish: Wish, token: Token);
 
     /// Whether the ring is known here.
     fn serving(&self) -> bool;
@@ -70,6 +74,14 @@ impl Serves for Backend {
             Backend::Node(node) => node.write(now, write, token),
             #[cfg(test)]
             Backend::Stub(stub) => stub.write(write, token),
+        }
+    }
+
+    fn wish(&self, wish: Wish, token: Token) {
+        match self {
+            Backend::Node(node) => node.wish(wish, token),
+            #[cfg(test)]
+            Backend::Stub(stub) => stub.wish(&wish, token),
         }
     }
 

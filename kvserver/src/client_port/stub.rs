@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use common::Outcome;
+use common::control::Wish;
 use common::position::Position;
 use common::text::encode_page;
 
@@ -102,6 +103,10 @@ impl Stub {
             Some(refusal) => f(Read::Refused(refusal)),
             None => f(state.map.get(key).map_or(Read::Missing, |value| Read::Value(value))),
         }
+    }
+
+    pub(super) fn wish(&self, wish: &Wish, token: Token) {
+        self.replies.complete(token, Reply::Page(Bytes::from(format!("+{wish:?}"))));
     }
 
     pub(super) fn write(&self, write: Write, token: Token) {

@@ -1,5 +1,7 @@
 //! The client port over real sockets, with a stand-in for the node.
 
+mod crowd;
+
 use std::time::Instant;
 
 use common::text::{ReplyParser, Word};
@@ -21,7 +23,9 @@ fn settings() -> Settings {
         greeting: None,
         limits: Limits::default(),
         bounds: Bounds { pending: 256, bytes: 1 << 20 },
+        admin_token: Some("let-me-in".into()),
         max_connections: 100,
+        max_memory: 1 << 30,
     }
 }
 
@@ -105,7 +109,7 @@ SERVER_NOT_RESPONSIBLE
 SERVER_WRITE_LOCK
 PUT_ERROR lost1 v
 FAILED unknown outcome: no answer from a replica
-FAILED unknown request `hello`: known are put, get, delete, keyrange, keyrange_read, ecs, status, putb, getb, deleteb, req, scan
+FAILED unknown request `hello`: known are put, get, delete, keyrange, keyrange_read, ecs, status, putb, getb, deleteb, req, scan, change, plan, leave, remove, rebalance, cancel, admin
 PUTB_SUCCESS
 GETB_SUCCESS 4
 v
@@ -154,7 +158,7 @@ server_not_responsible
 server_write_lock
 put_error lost1 v
 error unknown outcome: no answer from a replica
-error unknown request `hello`: known are put, get, delete, keyrange, keyrange_read, ecs, status, putb, getb, deleteb, req, scan
+error unknown request `hello`: known are put, get, delete, keyrange, keyrange_read, ecs, status, putb, getb, deleteb, req, scan, change, plan, leave, remove, rebalance, cancel, admin
 putb_success
 getb_success 4
 v
@@ -474,4 +478,39 @@ async fn scan_brings_a_page_after_the_writes_before_it() {
     let mut stream = server.connect().await;
     stream.write_all(b"scan 0\n").await.unwrap();
     assert_eq!(lines(&mut stream, 1).await[0], format!("SCAN_SUCCESS {}", page("1 1\na1\n1 1\nb2\n").len() - 17));
+}
+
+#[tokio::test]
+async fn words_about_the_membership_are_passed_on_for_those_who_may_ask() {
+    let here = server(settings()).await;
+    let asked = b"leave\nremove h:1 force\nchange\nput k v\nadmin let-me-in cancel\nadmin let-me-out cancel\nleave now\nadmin x\n";
+    let expected = "\
+LEAVE_SUCCESS Leave { force: false }
+REMOVE_SUCCESS Remove { node: \"h:1\", force: true }
+CHANGE_SUCCESS Progress
+PUT_SUCCESS k v
+CANCEL_SUCCESS Cancel
+CANCEL_ERROR this is not the server's --admin-token
+FAILED `leave` is written `leave [force]`
+FAILED `admin` is written `admin <token> <request>`, the request being leave, remove, rebalance, cancel, plan or change
+";
+    assert_eq!(here.session(asked).await, expected);
+}
+
+#[test]
+fn a_client_of_another_machine_needs_the_token() {
+    let replies = crate::replies::Replies::new();
+    let (backend, me) = (super::Backend::Stub(super::stub::Stub::new(replies.clone())), replies.register());
+    let mut session = super::session::Session::new(&settings(), false);
+    session.received(b"leave\nadmin let-me-in leave\nchange\n");
+    session.process(common::Time(1), &backend, &me);
+    let said = String::from_utf8(session.output().to_vec()).unwrap();
+    assert_eq!(
+        said,
+        "LEAVE_ERROR this is asked from another machine: send `admin <token> <request>`, with the server's --admin-token\r\n"
+    );
+    let mut got = Vec::new();
+    let waker = std::task::Waker::noop();
+    assert!(me.inbox().poll_drain(&mut std::task::Context::from_waker(waker), &mut got).is_ready());
+    assert_eq!(got.len(), 2, "the token lets it in, and a question is free");
 }

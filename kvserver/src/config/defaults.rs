@@ -32,6 +32,10 @@ pub(super) const MAX_CONNECTIONS: usize = 16 * 1024;
 pub(super) const MAX_PENDING: usize = 1024;
 /// A few of the largest values; times the connections that are busy at once it must stay below the machine's memory.
 pub(super) const MAX_PENDING_BYTES: usize = 4 * 1024 * 1024;
+/// Some hundred clients in the middle of the largest requests; on top of the data, which is all in memory.
+pub(super) const MAX_CLIENT_MEMORY: usize = 1 << 30;
+/// As [`HIGHEST_COUNT`].
+pub(super) const HIGHEST_CLIENT_MEMORY: usize = 1 << 40;
 /// More than any machine serves: to catch slips of the finger.
 pub(super) const HIGHEST_COUNT: usize = 1_000_000;
 /// As [`HIGHEST_COUNT`].
@@ -43,5 +47,7 @@ pub(super) const TUM_GREETING: &str = "Connection to Annulus established";
 pub(super) const CHECKPOINT_SECONDS: u64 = crate::storage::store::DUE_AFTER.as_secs();
 /// Every copy is hashed once in five minutes: a million records cost a few hundredths of a second of each server then.
 pub(super) const AUDIT_SECONDS: u64 = 300;
+/// Minutes, so that a large share can be handed over; whoever waits sees the progress.
+pub(super) const LEAVE_SECONDS: u64 = 600;
 /// The journal is trimmed by its size all the same.
 pub(super) const HIGHEST_CHECKPOINT_SECONDS: u64 = 86_400;

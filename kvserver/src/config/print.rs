@@ -10,6 +10,9 @@ use super::Config;
 /// Settings that only concern this one call.
 const NOT_SETTINGS: &[&str] = &["help", "version", "print_config"];
 
+/// Settings whose value is nobody's business.
+const SECRETS: &[&str] = &["admin_token"];
+
 /// One line a setting, then what follows from them together.
 pub(super) fn table(config: &Config, command: &Command, matches: &ArgMatches) -> String {
     let mut text = String::from("setting              value                          from\n");
@@ -29,6 +32,9 @@ pub(super) fn table(config: &Config, command: &Command, matches: &ArgMatches) ->
 
 fn value(arg: &Arg, matches: &ArgMatches) -> String {
     let id = arg.get_id().as_str();
+    if SECRETS.contains(&id) && matches.contains_id(id) {
+        return "set, and not shown".to_owned();
+    }
     match arg.get_action() {
         ArgAction::Count => matches.get_count(id).to_string(),
         ArgAction::SetTrue => matches.get_flag(id).to_string(),

@@ -15,7 +15,7 @@ use super::defaults as d;
 #[command(name = "kvserver", version, max_term_width = 120)]
 #[command(after_help = "Each flag can be set by the variable named with it; a flag on the command line wins. \
     Exit codes: 0 stopped in order, 1 could not start, 2 wrong flags, 70 disk failed, 71 refused by the cluster, \
-    72 stopped on a bug, 130 second signal.")]
+    72 stopped on a bug, 73 stopped without having left (--leave), 130 second signal.")]
 pub(super) struct Raw {
     /// Port for clients; 0 lets the system choose
     #[arg(short, long, env = "ANNULUS_PORT", default_value_t = d::PORT, value_name = "PORT")]
@@ -101,6 +101,10 @@ pub(super) struct Raw {
     #[arg(long, env = "ANNULUS_MAX_PENDING_BYTES", default_value_t = d::MAX_PENDING_BYTES, value_name = "BYTES", value_parser = up_to(d::HIGHEST_PENDING_BYTES))]
     pub(super) max_pending_bytes: usize,
 
+    /// Bytes of requests and unsent answers of all connections together; beyond it the biggest that stand still are closed
+    #[arg(long, env = "ANNULUS_MAX_CLIENT_MEMORY", default_value_t = d::MAX_CLIENT_MEMORY, value_name = "BYTES", value_parser = up_to(d::HIGHEST_CLIENT_MEMORY))]
+    pub(super) max_client_memory: usize,
+
     /// How a read knows that it is current: by leases, or by asking every replica
     #[arg(long, env = "ANNULUS_READS", default_value = d::READS, value_name = "lease|confirm", value_parser = ["lease", "confirm"])]
     pub(super) reads: String,
@@ -112,6 +116,21 @@ pub(super) struct Raw {
     /// How long a round of comparing the copies of all slots takes, and of reading the files back; 0: never
     #[arg(long, env = "ANNULUS_AUDIT_SECONDS", default_value_t = d::AUDIT_SECONDS, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=d::HIGHEST_CHECKPOINT_SECONDS))]
     pub(super) audit_seconds: u64,
+    /// On SIGTERM leave the cluster in order: hand all copies over, then stop
+    #[arg(long, env = "ANNULUS_LEAVE")]
+    pub(super) leave: bool,
+
+    /// How long leaving may take; then the server stops where it is
+    #[arg(long, env = "ANNULUS_LEAVE_SECONDS", default_value_t = d::LEAVE_SECONDS, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=d::HIGHEST_CHECKPOINT_SECONDS))]
+    pub(super) leave_seconds: u64,
+
+    /// Take part again although this server was removed from its cluster, with the data directory as it is
+    #[arg(long)]
+    pub(super) rejoin: bool,
+
+    /// Lets clients from other machines ask for changes of membership, with `admin TOKEN` before the request
+    #[arg(long, env = "ANNULUS_ADMIN_TOKEN", value_name = "TOKEN", value_parser = token)]
+    pub(super) admin_token: Option<String>,
 
     /// Start on a damaged data directory with what can be read of it
     #[arg(long)]
@@ -134,6 +153,15 @@ fn host_port(text: &str) -> Result<String, String> {
         _ if host.is_empty() => Err("the host is missing: write HOST:PORT, such as localhost:3000".into()),
         Ok(port) if port > 0 => Ok(text.to_owned()),
         _ => Err(format!("`{port}` is no port: a port is a number from 1 to 65535")),
+    }
+}
+
+fn token(text: &str) -> Result<String, String> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+    if plain && text.len() >= 8 {
+        Ok(text.to_owned())
+    } else {
+        Err("a token is 8 or more printable characters without blanks".into())
     }
 }
 

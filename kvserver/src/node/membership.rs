@@ -88,5 +88,6 @@ impl Node {
     /// The control connection has ended.
     pub(crate) fn ecs_lost(&self) {
         self.lock_ecs().connected = false;
+        self.wishes_lost();
     }
 }

@@ -16,6 +16,7 @@ mod status;
 mod store;
 mod ticker;
 pub mod topology;
+mod wishes;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
@@ -33,6 +34,7 @@ pub(crate) use store::Store;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use topology::Topology;
+use wishes::Wishes;
 
 use crate::links::Links;
 use crate::replica::{Event, Read, Refusal, Reply, Scan, Token, Write};
@@ -55,6 +57,7 @@ pub struct Node {
     store: Store,
     links: Links,
     asks: Asks,
+    wishes: Wishes,
     replies: Arc<Replies>,
     metrics: Metrics,
     audits: Audits,
@@ -67,6 +70,10 @@ pub struct Node {
     /// The ECS we are registered at.
     ecs: Mutex<Ecs>,
     failure: Failure,
+    /// What is coordinated here is to be given to others: an orderly stop comes next.
+    stepping_down: CancellationToken,
+    /// Nobody can take more of it.
+    relieved: CancellationToken,
     /// An orderly stop has begun.
     leaving: CancellationToken,
     /// Everything ends.

@@ -27,6 +27,8 @@ pub struct NodeOptions {
     pub audit_every: Option<Duration>,
     /// Open a directory whose journal or checkpoint is damaged even if no other copy is known.
     pub salvage: bool,
+    /// Take part again even if this server was removed from its cluster.
+    pub rejoin: bool,
 }
 
 impl NodeOptions {
@@ -44,6 +46,7 @@ impl NodeOptions {
             checkpoint_every: crate::storage::store::DUE_AFTER,
             audit_every: None,
             salvage: false,
+            rejoin: false,
         }
     }
 }

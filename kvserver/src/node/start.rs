@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::fatal::Failure;
 use super::store::Reports;
-use super::{Asks, Ecs, Metrics, Node, NodeOptions, Store, ticker};
+use super::{Asks, Ecs, Metrics, Node, NodeOptions, Store, Wishes, ticker};
 use crate::links::{self, Links};
 use crate::replies::Replies;
 use crate::{auditor, checkpointer, pulse, registrar};
@@ -24,6 +24,8 @@ use crate::{auditor, checkpointer, pulse, registrar};
 pub(crate) const STANDALONE: ClusterId = ClusterId(0);
 /// Slots of a standalone server: as many as a cluster has by default.
 const STANDALONE_SLOTS: u16 = 256;
+/// How often it is looked whether others coordinate by now.
+const STEP_DOWN_LOOK: Duration = Duration::from_millis(5);
 /// How long an orderly stop waits for the ECS to hear of it.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -50,6 +52,7 @@ impl Node {
             store,
             links: Links::new(main.clone(), runtime.handle().clone()),
             asks: Asks::default(),
+            wishes: Wishes::default(),
             replies,
             metrics: Metrics::default(),
             audits: super::audits::Audits::default(),
@@ -59,6 +62,8 @@ impl Node {
             beat: Notify::new(),
             ecs: Mutex::new(Ecs::default()),
             failure: Failure::default(),
+            stepping_down: CancellationToken::new(),
+            relieved: CancellationToken::new(),
             leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
             threads: Mutex::default(),
@@ -153,6 +158,46 @@ impl Node {
         };
         let views = (0..slots).map(view).collect();
         (cluster, Meta { version: 1, full: true, nodes: vec![info], gone: Vec::new(), views })
+    }
+
+    /// Asks for others to coordinate what is coordinated here, and waits for that, but not for longer than `patience`; what
+    /// has no other copy in sync stays. Everything is served meanwhile, so that an orderly stop is not felt.
+    pub async fn step_down(&self, patience: Duration) {
+        if self.standalone() || !self.lock_ecs().connected {
+            return;
+        }
+        self.stepping_down.cancel();
+        // Nobody having said so within the time, or an ECS that died meanwhile, is no reason to stay.
+        let _relieved = tokio::time::timeout(patience, async {
+            tokio::select! {
+                () = self.relieved.cancelled() => {}
+                () = self.nothing_to_give() => {}
+            }
+        })
+        .await;
+    }
+
+    async fn nothing_to_give(&self) {
+        while self.could_be_given() > 0 {
+            tokio::time::sleep(STEP_DOWN_LOOK).await;
+        }
+    }
+
+    /// The ECS says that nobody can take more.
+    pub(crate) fn relieved(&self) {
+        self.relieved.cancel();
+    }
+
+    /// Waits until [`Node::step_down`] was called.
+    pub(crate) async fn stepping_down(&self) {
+        self.stepping_down.cancelled().await;
+    }
+
+    /// Slots that are coordinated here and could be elsewhere.
+    fn could_be_given(&self) -> usize {
+        let me = self.me.node;
+        let could = |view: &&View| view.coordinator == me && view.isr.len() > 1;
+        self.with_topology(|topology| topology.views.iter().flatten().filter(could).count())
     }
 
     /// Waits until an orderly stop has begun.

@@ -43,9 +43,15 @@ impl Node {
             };
             (topology.nodes.get(&me).map(|info| info.state), topology.views.iter().flatten().filter(part).count())
         });
+        if let Some(reason) = self.left() {
+            return Err(reason);
+        }
         match state {
             Some(NodeState::Up | NodeState::Leaving) => {}
-            Some(state) => return Err(format!("waiting to be in the ring: the ECS has this server as {state:?}")),
+            Some(state) => {
+                let notice = self.last_notice().map_or_else(String::new, |notice| format!("; {notice}"));
+                return Err(format!("waiting to be in the ring: the ECS has this server as {state:?}{notice}"));
+            }
             None => return Err("waiting for the ECS to list this server".into()),
         }
         if learning > 0 {

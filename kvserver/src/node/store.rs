@@ -67,6 +67,9 @@ impl Store {
         if let Some(mended) = &opened.mended {
             tell(mended);
         }
+        if opened.report.torn_bytes > 0 {
+            log::warn!("cut {} bytes of an incomplete last write, which nothing relied on", opened.report.torn_bytes);
+        }
         let reports = reports.clone();
         let (journal, checkpointer) = opened.start(Arc::new(move |event| {
             let node = reports.lock().unwrap_or_else(PoisonError::into_inner).upgrade();

@@ -47,7 +47,7 @@ enum Mine {
 impl Coordinator {
     /// Compares all copies, unless some are missing (they are being caught up by content as it is) or an audit is under way.
     pub(super) fn begin_audit(&mut self, ctx: &mut Ctx<'_>) {
-        let busy = self.audit.as_ref().is_some_and(|audit| ctx.now.since(audit.since) < ctx.setup.timing.patience);
+        let busy = self.audit.as_ref().is_some_and(|audit| ctx.now.since(audit.since) < ctx.setup.timing.lease);
         if self.phase != Phase::Active || busy || ctx.view.isr.len() < ctx.view.targets.len() {
             return;
         }

@@ -82,11 +82,12 @@ impl Follower {
 
     /// W2: cuts the tail where the two logs part, and says how far they agree.
     fn sync(&mut self, ctx: &mut Ctx<'_>, from: NodeId, lineage: &Lineage, end: Seq) -> Result<(), String> {
+        let condemned = ctx.log.distrusted && !ctx.off(Rule::KeepCondemned);
         let (slot, epoch, commit) = (ctx.view.slot, ctx.view.epoch, ctx.log.commit());
         let mut at = None;
         // Asked again, or an old question, perhaps from before a restart: whoever has entries of this very epoch was in
         // session at it. Within an epoch the coordinator's log only grows, so nothing is cut.
-        let again = !ctx.log.distrusted && (self.synced || (ctx.log.has_position() && ctx.log.end().epoch == epoch));
+        let again = !condemned && (self.synced || (ctx.log.has_position() && ctx.log.end().epoch == epoch));
         if again {
             at = Some(ctx.log.end().seq);
         } else if self.contradicts(ctx, lineage, end) {
@@ -94,7 +95,7 @@ impl Follower {
                 let base = ctx.log.image.base;
                 return Err(format!("slot {slot}: entry {base:?}, committed here, is another one at {from}"));
             }
-        } else if ctx.log.has_position() && !ctx.log.distrusted {
+        } else if ctx.log.has_position() && !condemned {
             let (my_end, mine) = (ctx.log.end().seq, &ctx.log.image.lineage);
             at = mine.agreed(my_end, commit, lineage, end);
             if ctx.off(Rule::NoEpochMatch) {

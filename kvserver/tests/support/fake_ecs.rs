@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use common::control::{Ask, Change, FromEcs, FromServer, Heartbeat, Report};
+use common::control::{Ask, Change, FromEcs, FromServer, Granted, Heartbeat, Report};
 use common::{ClusterId, ClusterRecord, Epoch, Meta, NodeId, NodeInfo, NodeState, Slot, View};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -124,6 +124,12 @@ impl State {
             FromServer::Heartbeat(beat) => drop(self.heartbeats.insert(beat.node, beat)),
             FromServer::Report(report) => drop(who.map(|who| self.reports.insert(who, report))),
             FromServer::Goodbye => self.goodbyes.extend(*who),
+            // Hand-overs are ordered by the tests.
+            FromServer::Stopping => {}
+            FromServer::Wish { id, wish } => {
+                let granted = Granted::Yes(format!("{wish:?}"));
+                to.send(FromEcs::Granted { id, granted }).unwrap();
+            }
         }
     }
 
