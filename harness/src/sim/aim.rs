@@ -69,7 +69,13 @@ impl Plan {
 }
 
 fn storage(plan: &mut Plan, rule: Rule) {
-    plan.only(&[(Kind::PowerCut, 10), (Kind::PowerCutTwo, 10), (Kind::PowerCutAll, 6), (Kind::SlowDisk, 10), (Kind::Kill, 6)]);
+    plan.only(&[
+        (Kind::PowerCut, 10),
+        (Kind::PowerCutTwo, 10),
+        (Kind::PowerCutAll, 6),
+        (Kind::SlowDisk, 10),
+        (Kind::Kill, 6),
+    ]);
     if rule == Rule::NoRecoverySync {
         plan.checkpoints = 60_000_000..120_000_000;
         plan.only(&[(Kind::SlowDisk, 14), (Kind::Kill, 10), (Kind::Midway, 6), (Kind::PowerCut, 10)]);

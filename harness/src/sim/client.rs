@@ -51,13 +51,7 @@ const ATTEMPTS: u32 = 12;
 
 impl Client {
     pub(super) fn new(slots: u16) -> Client {
-        Client {
-            route: vec![None; usize::from(slots)],
-            current: None,
-            routed: None,
-            serial: 0,
-            resting: false,
-        }
+        Client { route: vec![None; usize::from(slots)], current: None, routed: None, serial: 0, resting: false }
     }
 
     pub(super) fn idle(&self) -> bool {
@@ -277,7 +271,8 @@ impl World {
     /// Takes over what a server knows of the ring, as `keyrange` would tell it.
     fn learn(&mut self, c: usize, server: usize) {
         let Some(process) = self.servers[server].process.as_ref() else { return };
-        let known: Vec<(Slot, NodeId)> = process.topology.views.iter().flatten().map(|view| (view.slot, view.coordinator)).collect();
+        let known: Vec<(Slot, NodeId)> =
+            process.topology.views.iter().flatten().map(|view| (view.slot, view.coordinator)).collect();
         for (slot, node) in known {
             let at = self.servers.iter().position(|server| server.node == node);
             self.clients[c].route[usize::from(slot.0)] = at;

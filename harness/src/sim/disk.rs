@@ -50,7 +50,8 @@ impl Files {
         self.disk.lock().operations_left = stop;
         let disk = || Box::new(self.disk.clone());
         let options = StoreOptions { switches: self.switches, ..StoreOptions::default() };
-        let opened = DataDir::on(disk(), fresh).map_err(StoreError::from).and_then(|dir| open_on(disk(), dir, &options));
+        let opened =
+            DataDir::on(disk(), fresh).map_err(StoreError::from).and_then(|dir| open_on(disk(), dir, &options));
         let mut opened = opened?;
         let images = &mut opened.images;
         let images = (0..slots).map(|slot| images.remove(&Slot(slot)).unwrap_or_else(SlotImage::empty)).collect();
@@ -77,7 +78,8 @@ impl Files {
     pub(super) fn rot(&mut self, rng: &mut fastrand::Rng) {
         let mut disk = self.disk.lock();
         let names = disk.names().unwrap_or_default();
-        let filled: Vec<String> = names.into_iter().filter(|name| disk.get(name).is_some_and(|c| !c.is_empty())).collect();
+        let filled: Vec<String> =
+            names.into_iter().filter(|name| disk.get(name).is_some_and(|c| !c.is_empty())).collect();
         let Some(name) = rng.choice(&filled) else { return };
         let mut content = disk.get(name).unwrap_or_default().to_vec();
         if rng.u8(0..4) == 0 {

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use bytes::Bytes;
+use common::NodeId;
 use common::control::{FromEcs, FromServer, Heartbeat};
 use common::peer::{PeerMsg, Pulse};
-use common::NodeId;
 
 /// An end of a message's way.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -223,15 +223,7 @@ impl DataDir {
 }
 
 fn draw((node, store): (NodeId, StoreUuid)) -> Stored {
-    Stored {
-        format: FORMAT,
-        node,
-        store,
-        boot: BootId(0),
-        cluster: None,
-        slots: None,
-        ready: false,
-    }
+    Stored { format: FORMAT, node, store, boot: BootId(0), cluster: None, slots: None, ready: false }
 }
 
 fn lock(path: &Path) -> Result<File, DirError> {
