@@ -24,8 +24,12 @@ sim seeds="2000":
     cargo run --release -p harness --bin simulate -- --seeds {{seeds}}
 
 # One seed again, with its history.
-sim-seed seed:
-    cargo run --release -p harness --bin simulate -- --seed {{seed}}
+sim-seed seed *args:
+    cargo run --release -p harness --bin simulate -- --seed {{seed}} --trace {{args}}
+
+# Each rule of docs/replication.md off in turn: every one must be missed.
+mutants *args="--seeds 1000":
+    cargo run --release -p harness --features switches --bin simulate --target-dir target/switches -- --mutants {{args}}
 
 # Coverage-guided fuzzing of one target of harness/src/fuzz (needs a C++ compiler); `just fuzz requests 600`.
 fuzz target seconds="60" *flags:

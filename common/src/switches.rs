@@ -31,34 +31,24 @@ pub enum Rule {
     TellFirst,
     ForgetView,
     CommitBlind,
-    IgnoreBehind,
     LateCount,
     LateHold,
     NoDrift,
     OldGrant,
-    LeapEpoch,
-    AnyRelease,
-    ReadReleased,
-    BusyHandover,
     LazyConfirm,
     StaleRound,
     RetryInFlight,
     RetryForgotten,
     RetryStranger,
-    ExpandStale,
-    StaleDrop,
     WalkBlind,
-    WalkUnchecked,
-    ActOnOld,
     NoRecoverySync,
     KeepStore,
-    NoSyncedLine,
     KeepCondemned,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Rule; 47] = [
+    pub const ALL: [Rule; 37] = [
         Rule::NoFsync,
         Rule::NoFence,
         Rule::NoEpochMatch,
@@ -83,28 +73,18 @@ impl Rule {
         Rule::TellFirst,
         Rule::ForgetView,
         Rule::CommitBlind,
-        Rule::IgnoreBehind,
         Rule::LateCount,
         Rule::LateHold,
         Rule::NoDrift,
         Rule::OldGrant,
-        Rule::LeapEpoch,
-        Rule::AnyRelease,
-        Rule::ReadReleased,
-        Rule::BusyHandover,
         Rule::LazyConfirm,
         Rule::StaleRound,
         Rule::RetryInFlight,
         Rule::RetryForgotten,
         Rule::RetryStranger,
-        Rule::ExpandStale,
-        Rule::StaleDrop,
         Rule::WalkBlind,
-        Rule::WalkUnchecked,
-        Rule::ActOnOld,
         Rule::NoRecoverySync,
         Rule::KeepStore,
-        Rule::NoSyncedLine,
         Rule::KeepCondemned,
     ];
 
@@ -129,7 +109,7 @@ impl Rule {
 }
 
 /// Which rules are off.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Switches {
     #[cfg(feature = "switches")]
     off: Option<Rule>,

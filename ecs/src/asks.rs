@@ -94,7 +94,7 @@ impl Request<'_> {
     /// The view as it is to be, or None: refused, and the asker's view stands.
     fn answer(&self, sketch: Sketch, change: Change) -> Option<Sketch> {
         // A hand-over changes nothing else; whoever asks for both has its other wish asked again at the next epoch.
-        if sketch.released && !self.world.switches.off(Rule::BusyHandover) {
+        if sketch.released {
             return None;
         }
         match change {
@@ -127,8 +127,7 @@ impl Request<'_> {
             return None;
         }
         sketch.forced = true;
-        let current = info.store == store && info.boot == boot;
-        if !current && !self.world.switches.off(Rule::ExpandStale) {
+        if info.store != store || info.boot != boot {
             // The asker knows the learner from an earlier start, and would ask for that one again and again. A fresh view
             // makes the two meet anew.
             return Some(sketch);
@@ -140,8 +139,7 @@ impl Request<'_> {
     /// Always a new view: the asker has stopped and waits for one.
     fn hand_over(&self, mut sketch: Sketch, to: NodeId) -> Sketch {
         let ready = sketch.isr.get(&to).is_some_and(|store| self.world.capable(to, *store));
-        let alone = !sketch.forced || self.world.switches.off(Rule::BusyHandover);
-        if ready && to != sketch.coordinator && alone {
+        if ready && to != sketch.coordinator && !sketch.forced {
             sketch.coordinator = to;
             sketch.released = true;
         }

@@ -169,7 +169,7 @@ impl World<'_> {
 
     /// Improves one slot's view.
     pub fn improve(&self, placement: &Placement, view: &View, sketch: &mut Sketch) {
-        if sketch.released && !self.switches.off(Rule::BusyHandover) {
+        if sketch.released {
             return;
         }
         // What a coordinator asked for is one step, and a failover the next: a member that has just been taken in does not

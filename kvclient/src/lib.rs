@@ -16,7 +16,7 @@ pub mod router;
 pub mod sessions;
 pub mod shell;
 pub mod transfer;
-mod wire;
+pub mod wire;
 
 pub use address::Address;
 pub use cli::cli;

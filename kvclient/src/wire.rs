@@ -13,7 +13,7 @@ use crate::router::{Answer, Command, NoRing, Reply, Request};
 
 /// Which replies make sense: what was asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Expect {
+pub enum Expect {
     /// To a get.
     Value,
     /// To a put or delete.
@@ -25,7 +25,7 @@ pub(crate) enum Expect {
 }
 
 /// Appends the request; says what to expect.
-pub(crate) fn encode(out: &mut BytesMut, request: &Request) -> Expect {
+pub fn encode(out: &mut BytesMut, request: &Request) -> Expect {
     let form = Form::Binary;
     let once = request.id.map(|id| Once { id, retry: request.retry });
     match &request.command {
@@ -57,20 +57,20 @@ pub(crate) fn encode(out: &mut BytesMut, request: &Request) -> Expect {
 }
 
 /// Appends a read.
-pub(crate) fn get(out: &mut BytesMut, key: &[u8]) -> Expect {
+pub fn get(out: &mut BytesMut, key: &[u8]) -> Expect {
     encode_request(out, &Line::Get { key, form: Form::Binary });
     Expect::Value
 }
 
 /// Appends a line of words.
-pub(crate) fn ask(out: &mut BytesMut, line: &str) -> Expect {
+pub fn ask(out: &mut BytesMut, line: &str) -> Expect {
     out.extend_from_slice(line.as_bytes());
     out.extend_from_slice(b"\r\n");
     Expect::Text
 }
 
 /// The reply, if it makes sense as an answer to what was asked.
-pub(crate) fn decode(expect: Expect, response: &Response<'_>) -> Option<Reply> {
+pub fn decode(expect: Expect, response: &Response<'_>) -> Option<Reply> {
     let rest = || String::from_utf8_lossy(response.rest).into_owned();
     if response.outcome_unknown() {
         let why = rest();
@@ -123,7 +123,7 @@ fn outcome(word: Word) -> Option<Outcome> {
 }
 
 /// The arcs in the reply to a keyrange question.
-pub(crate) fn arcs(response: &Response<'_>) -> Result<Vec<Arc>, NoRing> {
+pub fn arcs(response: &Response<'_>) -> Result<Vec<Arc>, NoRing> {
     let rest = String::from_utf8_lossy(response.rest);
     match response.word {
         Word::KeyrangeSuccess | Word::KeyrangeReadSuccess => ring::parse(&rest).map_err(NoRing::NotServing),

@@ -15,18 +15,12 @@ pub(super) fn at(plan: &mut Plan, rule: Rule, rng: &mut fastrand::Rng) {
     plan.busy(rng);
     match rule {
         Rule::NoFsync | Rule::ForgetView | Rule::NoRecoverySync => storage(plan, rule),
-        Rule::NoSyncedLine | Rule::KeepStore | Rule::IgnoreBehind => damage(plan, rule),
+        Rule::KeepStore => damage(plan),
         Rule::NoFence | Rule::NoEpochMatch | Rule::ReplayAll | Rule::CommitBlind => logs(plan, rule),
-        Rule::ShrinkEarly | Rule::DropPending | Rule::ExpandEarly | Rule::NarrowLease | Rule::ExpandStale => {
+        Rule::ShrinkEarly | Rule::DropPending | Rule::ExpandEarly | Rule::NarrowLease => {
             members(plan, rule);
         }
-        Rule::Unclean
-        | Rule::ResumeEpoch
-        | Rule::NoCas
-        | Rule::TellFirst
-        | Rule::ActOnOld
-        | Rule::StaleDrop
-        | Rule::BusyHandover => views(plan, rule),
+        Rule::Unclean | Rule::ResumeEpoch | Rule::NoCas | Rule::TellFirst => views(plan, rule),
         Rule::GrantUnbounded
         | Rule::NoPromiseWait
         | Rule::NoReaderWait
@@ -35,10 +29,7 @@ pub(super) fn at(plan: &mut Plan, rule: Rule, rng: &mut fastrand::Rng) {
         | Rule::LateCount
         | Rule::LateHold
         | Rule::NoDrift
-        | Rule::OldGrant
-        | Rule::LeapEpoch
-        | Rule::AnyRelease
-        | Rule::ReadReleased => leases(plan, rule, rng),
+        | Rule::OldGrant => leases(plan, rule, rng),
         Rule::NoPrimaryLease
         | Rule::NoReaderLease
         | Rule::DirtyRead
@@ -46,11 +37,11 @@ pub(super) fn at(plan: &mut Plan, rule: Rule, rng: &mut fastrand::Rng) {
         | Rule::LazyConfirm
         | Rule::StaleRound => reads(plan, rule),
         Rule::RetryInFlight | Rule::RetryForgotten | Rule::RetryStranger => retries(plan, rule),
+        Rule::ClaimKept | Rule::WalkBlind => walks(plan),
         Rule::KeepCondemned => {
             plan.trio();
             plan.only(&[(Kind::Rot, 20), (Kind::Restart, 2), (Kind::SlowDisk, 2)]);
         }
-        Rule::ClaimKept | Rule::WalkBlind | Rule::WalkUnchecked => walks(plan),
     }
 }
 
@@ -85,6 +76,10 @@ fn storage(plan: &mut Plan, rule: Rule) {
         (Kind::SlowDisk, 10),
         (Kind::Kill, 6),
     ]);
+    if rule == Rule::NoRecoverySync {
+        plan.checkpoints = 60_000_000..120_000_000;
+        plan.only(&[(Kind::SlowDisk, 14), (Kind::Kill, 10), (Kind::Midway, 6), (Kind::PowerCut, 10)]);
+    }
     if rule == Rule::ForgetView {
         plan.ambush(Moment::FailedOver, Trap::PowerCutBoth, 20);
         plan.ambush(Moment::Expanded, Trap::PowerCutBoth, 20);
@@ -92,9 +87,9 @@ fn storage(plan: &mut Plan, rule: Rule) {
     }
 }
 
-fn damage(plan: &mut Plan, rule: Rule) {
-    let _ = rule;
-    plan.only(&[(Kind::PowerCut, 4), (Kind::Kill, 8), (Kind::Restart, 4)]);
+fn damage(plan: &mut Plan) {
+    plan.checkpoints = 300_000..3_000_000;
+    plan.only(&[(Kind::Damage, 16), (Kind::Kill, 3), (Kind::PowerCut, 2)]);
 }
 
 fn logs(plan: &mut Plan, rule: Rule) {
@@ -127,7 +122,6 @@ fn members(plan: &mut Plan, rule: Rule) {
     match rule {
         Rule::NarrowLease => plan.ambush(Moment::Expanded, Trap::Split, 50),
         Rule::DropPending => plan.ambush(Moment::AsksExpand, Trap::Deadlock, 40),
-        Rule::ExpandStale => plan.ambush(Moment::AsksExpand, Trap::KillTheOne, 40),
         Rule::ExpandEarly => plan.ambush(Moment::Expanded, Trap::KillCoordinator, 30),
         _ => {
             plan.only(&[(Kind::CutPair, 10), (Kind::Isolate, 8), (Kind::Kill, 4), (Kind::Halves, 6)]);
@@ -150,27 +144,6 @@ fn views(plan: &mut Plan, rule: Rule) {
             plan.only(&[(Kind::Kill, 10), (Kind::PowerCut, 6), (Kind::PowerCutTwo, 10), (Kind::CutEcs, 6)])
         }
         Rule::TellFirst => plan.only(&[(Kind::Kill, 8), (Kind::Restart, 4), (Kind::EcsDown, 20)]),
-        Rule::StaleDrop => {
-            (plan.servers, plan.starters) = (5, 3);
-            plan.only(&[
-                (Kind::Kill, 8),
-                (Kind::Lag, 14),
-                (Kind::Join, 4),
-                (Kind::CutEcs, 4),
-                (Kind::PauseEcs, 3),
-                (Kind::Isolate, 6),
-            ]);
-        }
-        Rule::BusyHandover => {
-            plan.gather = 400_000;
-            plan.only(&[
-                (Kind::Kill, 8),
-                (Kind::CutPair, 6),
-                (Kind::CutEcs, 8),
-                (Kind::EcsDown, 4),
-                (Kind::Isolate, 6),
-            ]);
-        }
         _ => {}
     }
 }
@@ -215,21 +188,6 @@ fn leases(plan: &mut Plan, rule: Rule, rng: &mut fastrand::Rng) {
             plan.only(&[(Kind::PowerCut, 12), (Kind::Lag, 12), (Kind::Isolate, 6), (Kind::CutPair, 6)]);
             plan.net.stall = rng.u32(5..40);
         }
-        Rule::LeapEpoch | Rule::AnyRelease | Rule::ReadReleased => {
-            plan.only(&[
-                (Kind::Kill, 6),
-                (Kind::CutEcs, 10),
-                (Kind::Lag, 10),
-                (Kind::Join, 3),
-                (Kind::Isolate, 4),
-                (Kind::EcsDown, 3),
-            ]);
-            for moment in [Moment::Shrunk, Moment::FailedOver, Moment::HandedOver, Moment::AsksHandOver] {
-                plan.ambush(moment, Trap::Disconnect, 20);
-                plan.ambush(moment, Trap::Exile, 10);
-                plan.ambush(moment, Trap::KillTheOne, 5);
-            }
-        }
         _ => plan.ambush(Moment::FailedOver, Trap::Exile, 30),
     }
 }
@@ -249,18 +207,24 @@ fn reads(plan: &mut Plan, rule: Rule) {
             plan.ambush(Moment::FailedOver, Trap::Exile, 30);
             plan.ambush(Moment::Shrunk, Trap::Exile, 30);
         }
-        Rule::LazyConfirm | Rule::StaleRound => {
+        Rule::LazyConfirm => {
             plan.confirm_reads = true;
             plan.ambush(Moment::FailedOver, Trap::Exile, 30);
+        }
+        Rule::StaleRound => {
+            // What was answered before a cut arrives after it.
+            (plan.confirm_reads, plan.net.hold, plan.strays) = (true, true, 100);
+            (plan.patience, plan.lease_ms) = (1_500_000..2_500_000, 250);
+            plan.only(&[(Kind::Isolate, 20), (Kind::Lag, 4), (Kind::Halves, 4)]);
         }
         _ => {}
     }
 }
 
 fn retries(plan: &mut Plan, rule: Rule) {
-    plan.patience = 15_000..200_000;
+    (plan.patience, plan.strays) = (15_000..200_000, 0);
     plan.only(&[(Kind::SlowDisk, 10), (Kind::Pause, 10), (Kind::CutPair, 6), (Kind::Kill, 6), (Kind::Lag, 4)]);
-    if rule == Rule::RetryForgotten {
+    if rule != Rule::RetryInFlight {
         plan.net.stall = 20;
     }
 }

@@ -152,8 +152,13 @@ impl World {
 
     /// The same for what a view change is.
     pub(super) fn view_moments(&mut self, old: &View, new: &View) {
-        let mut step =
-            Step { moment: Moment::Expanded, slot: new.slot, coordinator: new.coordinator, the_one: old.coordinator, before: Some(old) };
+        let mut step = Step {
+            moment: Moment::Expanded,
+            slot: new.slot,
+            coordinator: new.coordinator,
+            the_one: old.coordinator,
+            before: Some(old),
+        };
         if let Some(node) = new.isr.keys().find(|node| !old.isr.contains_key(node)) {
             self.moment(Step { the_one: *node, ..step });
         }
@@ -172,7 +177,8 @@ impl World {
 
     fn spring(&mut self, trap: Trap, step: Step<'_>) -> bool {
         let (Some(c), Some(o)) = (self.machine(step.coordinator), self.machine(step.the_one)) else { return false };
-        self.trace.line(self.now, || format!("-------- {trap:?} at {:?} of slot {}: s{c}, s{o}", step.moment, step.slot));
+        self.trace
+            .line(self.now, || format!("-------- {trap:?} at {:?} of slot {}: s{c}, s{o}", step.moment, step.slot));
         let spell = self.rng.u64(200_000..3_500_000);
         match trap {
             Trap::Split => {
@@ -200,7 +206,9 @@ impl World {
             }
             Trap::KillEcs if self.ecs.process.is_some() => self.ecs_crash(false),
             Trap::Disconnect => {
-                let Some(conn) = self.servers[c].process.as_ref().and_then(|process| process.conn) else { return false };
+                let Some(conn) = self.servers[c].process.as_ref().and_then(|process| process.conn) else {
+                    return false;
+                };
                 self.break_conn(conn, Some(2_000));
             }
             Trap::Bounce if c != o && self.servers[c].process.is_some() => {

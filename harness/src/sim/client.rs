@@ -1,28 +1,30 @@
-//! Simulated clients: one operation at a time each, over few keys, asked of whoever might answer.
+//! Simulated clients: one operation at a time each, over few keys.
 //!
-//! A client follows what servers tell it of the ring, but strays on purpose: to copies, to servers outside a slot, to
-//! deposed coordinators. Half of the writes carry a request id and are retried under it; the others are given up as
-//! unknown at the first doubt, as plain text clients must.
+//! Most are programs with the product's router ([`super::routed`]). The others, in here, follow what servers tell of the
+//! ring but stray on purpose: to copies, to servers outside a slot, to deposed coordinators. Their writes carry no request
+//! id and are given up as unknown at the first doubt, as people's at a terminal must be.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use common::position::Position;
-use common::{ClientId, NodeId, Outcome, RequestId, Slot};
-use kvserver::replica::{Refusal, Reply};
+use common::{NodeId, Outcome, Slot};
+use kvclient::router::{Answer, Command, Failure, Reply, Request};
+use kvclient::wire;
 
+use super::conns::Waiter;
 use super::queue::Event;
-use super::wire::{Party, Request, Want, Wire};
+use super::routed::Routed;
+use super::wire::Want;
 use super::world::World;
 use crate::history::{Action, End};
 
 /// A client.
 #[derive(Debug)]
 pub(super) struct Client {
-    id: ClientId,
-    /// Its number for the next write.
-    next: u64,
     /// Whom it last heard to coordinate each slot.
     route: Vec<Option<usize>>,
     current: Option<Current>,
+    /// The product's router, if this client uses it.
+    pub(super) routed: Option<Routed>,
     /// What timer or answer it waits for.
     serial: u64,
     /// Takes no new operations.
@@ -35,7 +37,7 @@ struct Current {
     op: u32,
     key: u32,
     what: Want,
-    request: Option<RequestId>,
+    value: Bytes,
     server: usize,
     attempts: u32,
     /// An attempt may have been executed.
@@ -48,19 +50,12 @@ struct Current {
 const ATTEMPTS: u32 = 12;
 
 impl Client {
-    pub(super) fn new(index: usize, slots: u16) -> Client {
-        Client {
-            id: ClientId(((index as u128 + 1) << 64) | 7),
-            next: 1,
-            route: vec![None; usize::from(slots)],
-            current: None,
-            serial: 0,
-            resting: false,
-        }
+    pub(super) fn new(slots: u16) -> Client {
+        Client { route: vec![None; usize::from(slots)], current: None, routed: None, serial: 0, resting: false }
     }
 
     pub(super) fn idle(&self) -> bool {
-        self.current.is_none()
+        self.current.is_none() && self.routed.as_ref().is_none_or(|routed| routed.current.is_none())
     }
 }
 
@@ -70,7 +65,7 @@ pub(super) fn key_bytes(key: u32) -> Bytes {
 }
 
 /// The value that operation `op` writes.
-fn value_bytes(op: u32, long: bool) -> Bytes {
+pub(super) fn value_bytes(op: u32, long: bool) -> Bytes {
     let padding = if long { "x".repeat(600) } else { String::new() };
     Bytes::from(format!("v{op}:{padding}"))
 }
@@ -91,7 +86,7 @@ impl World {
             None => self.begin(c),
             Some(current) if current.asked => {
                 current.asked = false;
-                current.doubt |= !matches!(current.what, Want::Get);
+                current.doubt |= current.what != Want::Get;
                 self.stats.bump("requests timed out");
                 self.again(c, 10_000);
             }
@@ -106,39 +101,32 @@ impl World {
         if self.cold_written < self.plan.cold && self.rng.u8(0..4) == 0 {
             self.cold_written += 1;
             let key = self.plan.keys + self.cold_written - 1;
-            return self.operate(c, key, Want::Put(Bytes::new()), true, None);
+            return self.operate(c, key, Want::Put, None);
         }
         let key = self.rng.u32(0..self.plan.keys);
         let what = match self.rng.u8(0..20) {
             0..8 => Want::Get,
-            8..18 => Want::Put(Bytes::new()),
+            8..18 => Want::Put,
             _ => Want::Delete,
         };
-        let safe = self.rng.bool();
-        self.operate(c, key, what, safe, None);
+        if self.clients[c].routed.is_some() {
+            self.route_begin(c, key, &what);
+        } else {
+            self.operate(c, key, what, None);
+        }
     }
 
     /// Begins an operation, at `server` if one is given.
-    pub(super) fn operate(&mut self, c: usize, key: u32, what: Want, safe: bool, server: Option<usize>) {
+    pub(super) fn operate(&mut self, c: usize, key: u32, what: Want, server: Option<usize>) {
         self.stats.operations += 1;
         let op = self.history.call(u32::try_from(c).unwrap_or(0), key, self.now, |value| match what {
             Want::Get => Action::Get { seen: None },
-            Want::Put(_) => Action::Put { value, created: None },
+            Want::Put => Action::Put { value, created: None },
             Want::Delete => Action::Delete { existed: None },
         });
-        let what = match what {
-            Want::Put(_) => Want::Put(value_bytes(op, self.rng.u8(0..40) == 0)),
-            other => other,
-        };
-        let client = &mut self.clients[c];
-        let mut request = None;
-        if safe && !matches!(what, Want::Get) {
-            // One operation at a time: every earlier one is answered or given up.
-            request = Some(RequestId { client: client.id, seq: client.next, lowest_unacked: client.next });
-            client.next += 1;
-        }
-        let server = server.unwrap_or_else(|| self.choose(c, key, matches!(what, Want::Get)));
-        let current = Current { op, key, what, request, server, attempts: 0, doubt: false, asked: false };
+        let value = value_bytes(op, self.rng.u8(0..40) == 0);
+        let server = server.unwrap_or_else(|| self.choose(c, key, what == Want::Get));
+        let current = Current { op, key, what, value, server, attempts: 0, doubt: false, asked: false };
         self.clients[c].current = Some(current);
         self.attempt(c);
     }
@@ -166,15 +154,17 @@ impl World {
         let Some(current) = client.current.as_mut() else { return };
         current.attempts += 1;
         current.asked = true;
-        let request = Request {
-            serial,
-            key: key_bytes(current.key),
-            what: current.what.clone(),
-            request: current.request,
-            retry: current.doubt,
+        let key = key_bytes(current.key);
+        let command = match current.what {
+            Want::Get => Command::Get { key },
+            Want::Put => Command::Put { key, value: current.value.clone() },
+            Want::Delete => Command::Delete { key },
         };
-        let server = current.server;
-        self.send(Party::Client(c), Party::Server(server), Wire::Request(request));
+        let (server, mut bytes) = (current.server, BytesMut::new());
+        let expect = wire::encode(&mut bytes, &Request { command, id: None, retry: false });
+        // Every attempt has a connection of its own: what an earlier one still brings is not waited for.
+        let conn = self.dial(c, server);
+        self.say(conn, &[Waiter::Attempt(serial, expect)], bytes);
         let patience = self.rng.u64(self.plan.patience.clone());
         self.queue.at(self.now + patience, Event::Client { client: c, serial });
     }
@@ -182,11 +172,10 @@ impl World {
     /// Tries once more after a pause, or gives up.
     fn again(&mut self, c: usize, pause: u64) {
         let Some(current) = self.clients[c].current.clone() else { return };
-        let plain = current.request.is_none() && !matches!(current.what, Want::Get);
-        if current.attempts >= ATTEMPTS || (plain && current.doubt) {
+        if current.attempts >= ATTEMPTS || current.doubt {
             return self.give_up(c, &current);
         }
-        let server = self.choose(c, current.key, matches!(current.what, Want::Get));
+        let server = self.choose(c, current.key, current.what == Want::Get);
         if let Some(current) = self.clients[c].current.as_mut() {
             current.server = server;
         }
@@ -197,7 +186,7 @@ impl World {
     }
 
     fn give_up(&mut self, c: usize, current: &Current) {
-        let read = matches!(current.what, Want::Get);
+        let read = current.what == Want::Get;
         if current.doubt {
             self.stats.bump("outcomes unknown");
         } else if read {
@@ -210,7 +199,7 @@ impl World {
         self.rest(c);
     }
 
-    fn rest(&mut self, c: usize) {
+    pub(super) fn rest(&mut self, c: usize) {
         self.next_serial += 1;
         let client = &mut self.clients[c];
         client.current = None;
@@ -229,30 +218,30 @@ impl World {
         current.asked = false;
         let (op, server) = (current.op, current.server);
         match reply {
-            Reply::Written(outcome) => self.done(c, op, server, written(op, *outcome)),
-            Reply::Value(None) => self.done(c, op, server, Action::Get { seen: None }),
-            Reply::Value(Some(value)) => match written_by(value) {
+            Reply::Done(Answer::Written(outcome)) => self.done(c, op, server, written(op, *outcome)),
+            Reply::Done(Answer::Value(None)) => self.done(c, op, server, Action::Get { seen: None }),
+            Reply::Done(Answer::Value(Some(value))) => match written_by(value) {
                 Some(seen) => self.done(c, op, server, Action::Get { seen: Some(seen) }),
                 None => self.fail(format!("c{c} op {op} reads {value:?} from s{server}, which nobody wrote")),
             },
-            Reply::Page(_) | Reply::Swapped(_) | Reply::Extent(_) | Reply::Told(_) => {
+            Reply::Done(_) | Reply::Failed(_) => {
                 self.fail(format!("c{c} op {op} is answered with {reply:?}, which nobody asked for"));
             }
-            Reply::Refused(Refusal::NotResponsible) => {
+            Reply::NotResponsible => {
                 self.stats.bump("refused: not responsible");
                 self.learn(c, server);
                 self.again(c, 8_000);
             }
-            Reply::Refused(Refusal::WriteLocked) => {
+            Reply::WriteLocked => {
                 self.stats.bump("refused: write lock");
                 self.again(c, 30_000);
             }
-            Reply::Refused(Refusal::Unavailable(_)) => {
+            Reply::Stopped(_) => {
                 self.stats.bump("refused: unavailable");
                 self.learn(c, server);
                 self.again(c, 50_000);
             }
-            Reply::Unknown(_) => {
+            Reply::Unknown { .. } => {
                 self.stats.bump("answered: unknown");
                 current.doubt = true;
                 self.again(c, 20_000);
@@ -260,12 +249,13 @@ impl World {
         }
     }
 
-    /// Nobody listens where attempt `serial` was sent: it was certainly not executed.
-    pub(super) fn unreachable(&mut self, c: usize, serial: u64) {
+    /// No answer will come to attempt `serial`.
+    pub(super) fn attempt_failed(&mut self, c: usize, serial: u64, how: Failure) {
         let client = &mut self.clients[c];
         let current = client.current.as_mut().filter(|current| client.serial == serial && current.asked);
         if let Some(current) = current {
             current.asked = false;
+            current.doubt |= how.maybe_executed() && current.what != Want::Get;
             self.again(c, 20_000);
         }
     }
@@ -281,7 +271,8 @@ impl World {
     /// Takes over what a server knows of the ring, as `keyrange` would tell it.
     fn learn(&mut self, c: usize, server: usize) {
         let Some(process) = self.servers[server].process.as_ref() else { return };
-        let known: Vec<(Slot, NodeId)> = process.views.values().map(|view| (view.slot, view.coordinator)).collect();
+        let known: Vec<(Slot, NodeId)> =
+            process.topology.views.iter().flatten().map(|view| (view.slot, view.coordinator)).collect();
         for (slot, node) in known {
             let at = self.servers.iter().position(|server| server.node == node);
             self.clients[c].route[usize::from(slot.0)] = at;
@@ -294,7 +285,7 @@ impl World {
     }
 }
 
-fn written(op: u32, outcome: Outcome) -> Action {
+pub(super) fn written(op: u32, outcome: Outcome) -> Action {
     match outcome {
         Outcome::Created => Action::Put { value: op, created: Some(true) },
         Outcome::Updated => Action::Put { value: op, created: Some(false) },

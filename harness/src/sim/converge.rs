@@ -148,7 +148,7 @@ fn last_look(world: &mut World) {
                     return;
                 }
             }
-            if round == 0 && !one(world, key, Want::Put(bytes::Bytes::new()), None, &mut operations) {
+            if round == 0 && !one(world, key, Want::Put, None, &mut operations) {
                 return;
             }
         }
@@ -160,7 +160,7 @@ fn last_look(world: &mut World) {
 
 fn one(world: &mut World, key: u32, what: Want, server: Option<usize>, operations: &mut Vec<u32>) -> bool {
     operations.push(u32::try_from(world.history.ops().len()).unwrap_or(0));
-    world.operate(0, key, what, true, server);
+    world.operate(0, key, what, server);
     wait(world, LAST_WORDS, |w| {
         if w.clients[0].idle() { Ok(()) } else { Err("the last operations are not answered".to_string()) }
     })

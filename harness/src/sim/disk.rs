@@ -4,36 +4,92 @@
 //! any byte. The journal's writer thread is replaced by events (its grouping is the same); codec, checkpoint and recovery
 //! are the product's.
 
-use common::{NodeId, Slot, StoreUuid};
+use common::peer::Identity;
+use common::{ClusterId, NodeId, Slot, StoreUuid, Switches};
 use kvserver::storage::checkpoint::Label;
-use kvserver::storage::codec::{SegmentHead, put_head};
+use kvserver::storage::codec::{SegmentHead, put_head, put_synced};
+use kvserver::storage::data_dir::DataDir;
 use kvserver::storage::manifest::{segment_in, segment_name};
-use kvserver::storage::mem_disk::MemDisk;
-use kvserver::storage::{CheckpointWriter, Disk, FileOp, Role, SlotEncoder, SlotImage, recover};
+use kvserver::storage::mem_disk::{MemDisk, SharedDisk};
+use kvserver::storage::store::{StoreError, open_on};
+use kvserver::storage::{CheckpointWriter, Disk, FileOp, Role, SlotEncoder, SlotImage, StoreOptions};
 
 /// A data directory.
 #[derive(Debug, Default)]
 pub(super) struct Files {
-    disk: MemDisk,
+    disk: SharedDisk,
+    /// As the running process has it open.
+    dir: Option<DataDir>,
     segment: u64,
     name: String,
     length: u64,
     generation: u64,
+    pub(super) switches: Switches,
+}
+
+/// What a starting process finds.
+pub(super) struct Found {
+    pub(super) me: Identity,
+    pub(super) images: Vec<SlotImage>,
+    /// The directory was damaged; it was set aside and begun anew.
+    pub(super) anew: bool,
 }
 
 impl Files {
-    /// What a starting process does: recovers every slot's image, finishes what was interrupted, begins a segment.
+    /// What a starting process does, by the product's own path: takes its identity, recovers every slot's image or sets
+    /// damage aside, finishes what was interrupted, begins a segment. `stop`: it dies after so many file operations.
     ///
     /// # Errors
-    /// The directory is damaged in a way that nothing here can have caused.
-    pub(super) fn open(&mut self, slots: u16) -> Result<Vec<SlotImage>, String> {
-        let mut found = recover(&self.disk).map_err(|e| e.to_string())?;
-        for op in found.chores {
-            self.perform(op);
+    /// Why it does not start.
+    pub(super) fn open(
+        &mut self,
+        slots: u16,
+        fresh: (NodeId, StoreUuid),
+        stop: Option<u64>,
+    ) -> Result<Found, StoreError> {
+        self.disk.lock().operations_left = stop;
+        let disk = || Box::new(self.disk.clone());
+        let options = StoreOptions { switches: self.switches, ..StoreOptions::default() };
+        let opened =
+            DataDir::on(disk(), fresh).map_err(StoreError::from).and_then(|dir| open_on(disk(), dir, &options));
+        let mut opened = opened?;
+        let images = &mut opened.images;
+        let images = (0..slots).map(|slot| images.remove(&Slot(slot)).unwrap_or_else(SlotImage::empty)).collect();
+        let (me, anew, generation) = (opened.dir.identity(), opened.mended.is_some(), opened.generation());
+        let (segment, after) = (opened.start.segment, opened.start.after);
+        (self.dir, self.generation) = (Some(opened.dir), generation);
+        self.disk.lock().operations_left = None;
+        self.begin(segment, after);
+        Ok(Found { me, images, anew })
+    }
+
+    /// The ECS has said which cluster this is.
+    pub(super) fn bind(&mut self, cluster: ClusterId, slots: u16) -> Result<(), String> {
+        self.dir.as_mut().map_or(Ok(()), |dir| dir.bind(cluster, slots).map_err(|error| error.to_string()))
+    }
+
+    /// The process is gone.
+    pub(super) fn close(&mut self) {
+        self.dir = None;
+        self.disk.lock().operations_left = None;
+    }
+
+    /// The disk goes bad: a flipped bit anywhere, or something behind the end of a file.
+    pub(super) fn rot(&mut self, rng: &mut fastrand::Rng) {
+        let mut disk = self.disk.lock();
+        let names = disk.names().unwrap_or_default();
+        let filled: Vec<String> =
+            names.into_iter().filter(|name| disk.get(name).is_some_and(|c| !c.is_empty())).collect();
+        let Some(name) = rng.choice(&filled) else { return };
+        let mut content = disk.get(name).unwrap_or_default().to_vec();
+        if rng.u8(0..4) == 0 {
+            let garbage = rng.usize(1..80);
+            content.extend(std::iter::repeat_with(|| rng.u8(..)).take(garbage));
+        } else {
+            let at = rng.usize(..content.len());
+            content[at] ^= 1 << rng.u8(0..8);
         }
-        self.generation = found.generation;
-        self.begin(found.next_segment, found.after);
-        Ok((0..slots).map(|slot| found.images.remove(&Slot(slot)).unwrap_or_else(SlotImage::empty)).collect())
+        disk.put(name, &content);
     }
 
     fn begin(&mut self, segment: u64, after: u64) {
@@ -49,13 +105,20 @@ impl Files {
 
     /// A memory disk fails only when a test tells it to; see [`Files::checkpoint`].
     fn perform(&mut self, op: FileOp<'_>) {
-        let done = self.disk.perform(op);
+        let done = self.disk.lock().perform(op);
         debug_assert!(done.is_ok(), "{done:?}");
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) {
         self.length += bytes.len() as u64;
         self.perform(FileOp::Append(self.name.clone(), bytes));
+    }
+
+    /// Writes a group as the journal's thread does: with a line behind it that says where it begins.
+    pub(super) fn write_group(&mut self, records: &[u8]) {
+        let mut group = records.to_vec();
+        put_synced(&mut group, self.length);
+        self.write(&group);
     }
 
     /// The fsync of everything written so far has returned.
@@ -76,10 +139,10 @@ impl Files {
         (node, store): (NodeId, StoreUuid),
         stop: Option<u64>,
     ) -> bool {
-        self.disk.operations_left = stop;
+        self.disk.lock().operations_left = stop;
         let label = Label { generation: self.generation + 1, first_segment: self.segment, store };
-        let done = Self::write_checkpoint(&mut self.disk, label, images, node) && self.trim();
-        self.disk.operations_left = None;
+        let done = Self::write_checkpoint(&mut self.disk.lock(), label, images, node) && self.trim();
+        self.disk.lock().operations_left = None;
         self.generation = label.generation;
         done
     }
@@ -102,19 +165,21 @@ impl Files {
     }
 
     fn trim(&mut self) -> bool {
-        let names = self.disk.names().unwrap_or_default();
+        let mut disk = self.disk.lock();
+        let names = disk.names().unwrap_or_default();
         let old = names.into_iter().filter(|name| segment_in(name).is_some_and(|segment| segment < self.segment));
-        old.map(FileOp::Remove).chain([FileOp::SyncDir]).all(|op| self.disk.perform(op).is_ok())
+        old.map(FileOp::Remove).chain([FileOp::SyncDir]).all(|op| disk.perform(op).is_ok())
     }
 
     /// The power fails.
     pub(super) fn power_cut(&mut self, rng: &mut fastrand::Rng) {
-        self.disk.lose_power(|n| rng.usize(..=n));
+        self.dir = None;
+        self.disk.lock().lose_power(|n| rng.usize(..=n));
     }
 
     /// Everything is gone.
     pub(super) fn wipe(&mut self) {
-        *self = Files::default();
+        *self = Files { switches: self.switches, ..Files::default() };
     }
 }
 

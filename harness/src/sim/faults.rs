@@ -58,10 +58,16 @@ pub enum Kind {
     JoinTwo,
     /// A copy is damaged behind the protocol's back.
     Rot,
+    /// A server comes back with a flipped bit or garbage in its directory.
+    Damage,
+    /// An fsync fails: the process stops, with or without what was not synced.
+    FsyncFails,
+    /// A server dies between two actions of one step.
+    Midway,
 }
 
 impl Kind {
-    const ALL: [(Kind, u32); 24] = [
+    const ALL: [(Kind, u32); 27] = [
         (Kind::Kill, 12),
         (Kind::PowerCut, 8),
         (Kind::PowerCutTwo, 3),
@@ -86,6 +92,9 @@ impl Kind {
         (Kind::Accuse, 4),
         (Kind::JoinTwo, 2),
         (Kind::Rot, 4),
+        (Kind::Damage, 4),
+        (Kind::FsyncFails, 4),
+        (Kind::Midway, 8),
     ];
 
     /// A run's own mix: some kinds not at all, some far more often than usual.
@@ -131,6 +140,9 @@ impl Kind {
             Kind::Accuse => "fault: false accusations",
             Kind::JoinTwo => "fault: two joins at once",
             Kind::Rot => "fault: damaged copy",
+            Kind::Damage => "fault: damaged directory",
+            Kind::FsyncFails => "fault: failed fsync",
+            Kind::Midway => "fault: death in mid-step",
         }
     }
 }
@@ -242,6 +254,12 @@ impl World {
             Kind::StuckDisk => self.disk(s, Mood::Stuck),
             Kind::FullDisk => self.disk(s, Mood::Full),
             Kind::Wipe => return self.wipe(s),
+            Kind::Damage => self.damage_directory(s),
+            Kind::FsyncFails => {
+                let power = self.rng.bool();
+                self.crash(s, power);
+            }
+            Kind::Midway => self.servers[s].fuse = Some(self.rng.u32(1..40)),
             Kind::Restart => self.restart(s),
             _ => return self.cut(kind, s),
         }
@@ -362,6 +380,14 @@ impl World {
         self.servers[s].wipe = true;
         self.start_later(s, 800_000..4_000_000);
         true
+    }
+
+    /// The machine dies and comes back with damage on its disk.
+    fn damage_directory(&mut self, s: usize) {
+        let power = self.rng.bool();
+        self.stop_server(s, power);
+        self.servers[s].rot = true;
+        self.start_later(s, 800_000..4_000_000);
     }
 
     fn join(&mut self) -> bool {

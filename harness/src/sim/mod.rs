@@ -1,6 +1,7 @@
 //! A whole cluster in one thread, deterministic from one seed.
 //!
-//! The cores are the real ones (replicas, the ECS, storage recovery); sockets, disks, clocks and processes are simulated,
+//! The cores are the real ones (replicas, the ECS, storage recovery, the client port's sessions with the text protocol, the
+//! clients' router); sockets, disks, clocks and processes are simulated,
 //! and go wrong in all the ways that the product promises to survive. A run has four parts: the cluster forms; faults and
 //! client load go on together; everything heals and the cluster must converge in bounded time; every key is read and
 //! written everywhere. What clients saw is then checked for linearizability, and the protocol's invariants are checked
@@ -14,14 +15,17 @@ mod aim;
 mod ambush;
 mod client;
 mod clock;
+mod conns;
 mod converge;
 mod disk;
 mod ecs_host;
 mod faults;
 mod net;
 mod plan;
+mod port;
 mod queue;
 mod rot;
+mod routed;
 mod server;
 mod stats;
 mod trace;

@@ -44,7 +44,9 @@ pub struct Plan {
     pub keys: u32,
     /// The longest pause of a client between operations, in microseconds.
     pub think: u64,
-    /// In how many of 100 requests a client asks a random server.
+    /// How many of 100 clients do without the product's router.
+    pub strays: u32,
+    /// In how many of 100 requests such a client asks a random server.
     pub stray: u32,
     /// How long from one checkpoint to the next, in microseconds.
     pub checkpoints: std::ops::Range<u64>,
@@ -107,6 +109,7 @@ impl Plan {
             clients: rng.usize(3..=5),
             keys: if many_slots { rng.u32(20..=40) } else { rng.u32(3..=10) },
             think: rng.u64(40_000..160_000),
+            strays: rng.u32(20..60),
             stray: rng.u32(5..40),
             checkpoints: match rng.u8(0..4) {
                 0 => 60_000_000..120_000_000,

@@ -4,6 +4,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use common::{NodeId, Slot};
+use kvclient::router::Failure;
+use kvserver::replica::{Reply, Token};
 
 use super::ambush::Moment;
 use super::faults::FaultEvent;
@@ -50,6 +52,12 @@ pub(super) enum Event {
     EcsStart,
     /// A paused process goes on.
     Resume { party: Party },
+    /// A replica's answer reaches the session that waits for it.
+    Reply { server: usize, inc: u32, token: Token, reply: Reply },
+    /// A client hears that its connection has ended.
+    ConnEnds { conn: u32, how: Failure },
+    /// A router's deadline.
+    Router { client: usize },
     /// A client's think time or patience is over.
     Client { client: usize, serial: u64 },
     /// A fault begins or ends.

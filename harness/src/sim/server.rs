@@ -3,21 +3,23 @@
 //! The process part does what the real shell does around the replicas: performs their actions, group-commits their
 //! journal records, drives beacons and heartbeats, and keeps the metadata that the ECS sends. It decides nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::control::{Ask, Change, FromEcs, FromServer, Heartbeat, Report};
 use common::peer::{Identity, PeerMsg, Pulse};
 use common::view::NodeInfo;
-use common::{BootId, ClusterId, Epoch, Meta, NodeId, NodeState, Slot, StoreUuid, Time, View};
-use kvserver::replica::{Action, Event as Happening, Read, Replica, Setup, Token, Write, WriteOp};
+use common::{BootId, ClusterId, Epoch, Meta, NodeId, NodeState, Slot, StoreUuid, Time};
+use kvserver::client_port::session::Session;
+use kvserver::node::topology::Topology;
+use kvserver::replica::{Action, Event as Happening, Replica, Setup, Token};
 use kvserver::storage::Record;
 use kvserver::storage::codec::put_record;
 
 use super::ambush::Moment;
 use super::clock::Clock;
-use super::disk::{Files, Mood};
+use super::disk::{Files, Found, Mood};
 use super::queue::Event;
-use super::wire::{Party, Request, Want, Wire};
+use super::wire::{Party, Wire};
 use super::world::World;
 
 /// A machine.
@@ -37,8 +39,12 @@ pub(super) struct Server {
     pub(super) starting: bool,
     /// Whether it was ever started.
     pub(super) used: bool,
-    /// Its directory is to be lost before the next start.
+    /// Its directory is to be lost before the next start,
     pub(super) wipe: bool,
+    /// or damaged.
+    pub(super) rot: bool,
+    /// The process dies after so many more actions of its replicas, in the middle of a list if need be.
+    pub(super) fuse: Option<u32>,
     pub(super) paused: bool,
     pub(super) deferred: Vec<Event>,
 }
@@ -60,12 +66,12 @@ pub(super) struct Process {
     syncs: u64,
     /// A checkpoint is under way: the journal has been rotated for it.
     checkpointing: bool,
-    pub(super) meta: u64,
-    pub(super) views: BTreeMap<Slot, View>,
-    pub(super) nodes: BTreeMap<NodeId, NodeInfo>,
+    pub(super) topology: Topology,
+    pub(super) sessions: BTreeMap<u32, Session>,
     pub(super) conn: Option<u64>,
-    welcomed: bool,
-    waiting: BTreeMap<Token, (usize, u64)>,
+    pub(super) welcomed: bool,
+    /// Requests that a replica will answer.
+    pub(super) waiting: BTreeSet<Token>,
     last_report: Report,
     reported: u64,
     /// What waits to be asked of the ECS: asks of a moment travel together.
@@ -94,6 +100,8 @@ impl Server {
             starting: false,
             used: false,
             wipe: false,
+            rot: false,
+            fuse: None,
             paused: false,
             deferred: Vec::new(),
         }
@@ -132,13 +140,13 @@ impl World {
         if std::mem::take(&mut self.servers[s].wipe) && self.expendable(s) {
             self.fresh_directory(s);
         }
+        let rotten = std::mem::take(&mut self.servers[s].rot) && self.expendable(s);
+        let Some(found) = self.open_files(s, rotten) else { return };
         let server = &mut self.servers[s];
         server.used = true;
-        let images = match server.files.open(record.slots) {
-            Ok(images) => images,
-            Err(e) => return self.fail(format!("s{s} cannot recover its directory: {e}")),
-        };
-        server.boot = server.boot.next();
+        (server.node, server.store, server.boot, server.cluster) =
+            (found.me.node, found.me.store, found.me.boot, found.me.cluster);
+        let images = found.images;
         server.inc += 1;
         server.paused = false;
         server.deferred.clear();
@@ -166,12 +174,11 @@ impl World {
             sync: None,
             syncs: 0,
             checkpointing: false,
-            meta: 0,
-            views: BTreeMap::new(),
-            nodes: BTreeMap::new(),
+            topology: Topology::new(record.slots),
+            sessions: BTreeMap::new(),
             conn: None,
             welcomed: false,
-            waiting: BTreeMap::new(),
+            waiting: BTreeSet::new(),
             last_report: Report::default(),
             reported: 0,
             asks: Vec::new(),
@@ -199,6 +206,49 @@ impl World {
         }
     }
 
+    /// Opens the directory as the product does; None if that is the end of this start.
+    fn open_files(&mut self, s: usize, rotten: bool) -> Option<Found> {
+        let safe = self.healed || self.now < self.calm_until || rotten;
+        let stop = (!safe && self.rng.u8(0..24) == 0).then(|| self.rng.u64(0..12));
+        let (slots, server) = (self.record.slots, &mut self.servers[s]);
+        if rotten {
+            server.files.rot(&mut self.rng);
+        }
+        // Where the product draws at random (a fresh store's id) a seed must draw the same again.
+        fastrand::seed(self.rng.u64(..));
+        server.files.switches = self.options.switches;
+        match server.files.open(slots, (server.node, server.store), stop) {
+            Ok(found) => {
+                if found.anew {
+                    self.stats.bump("damaged stores begun anew");
+                    self.checks.wiped(s);
+                }
+                Some(found)
+            }
+            Err(_) if stop.is_some() => {
+                self.stats.bump("deaths in a start");
+                server.files.close();
+                if self.rng.bool() {
+                    server.files.power_cut(&mut self.rng);
+                }
+                self.start_later(s, 20_000..600_000);
+                None
+            }
+            Err(why) if rotten => {
+                // It may hold an only copy, or does not know whose it is: an operator decides, and knows the others are well.
+                self.trace.line(self.now, || format!("s{s} does not start: {why}"));
+                self.stats.bump("damaged stores refused");
+                self.fresh_directory(s);
+                self.start_later(s, 20_000..600_000);
+                None
+            }
+            Err(why) => {
+                self.fail(format!("s{s} cannot open its directory: {why}"));
+                None
+            }
+        }
+    }
+
     /// The process dies. `written`: bytes on their way to the disk may still get there (a kill, not a power cut).
     pub(super) fn stop_server(&mut self, s: usize, power: bool) {
         let server = &mut self.servers[s];
@@ -210,8 +260,14 @@ impl World {
             let torn = self.rng.usize(..=process.queue.len());
             server.files.write(&process.queue[..torn]);
         }
+        server.files.close();
         server.paused = false;
+        server.fuse = None;
         server.deferred.clear();
+        let inc = server.inc;
+        if !power {
+            self.hang_up(s, inc);
+        }
         self.checks.stopped(s);
         if let Some(conn) = process.conn {
             // A kill closes the connection at once; after a power cut nobody says anything.
@@ -232,8 +288,11 @@ impl World {
     }
 
     /// Performs a replica's actions in order.
-    fn perform(&mut self, s: usize, slot: Slot, actions: &mut Vec<Action>) {
+    pub(super) fn perform(&mut self, s: usize, slot: Slot, actions: &mut Vec<Action>) {
         for action in actions.drain(..) {
+            if self.servers[s].fuse.is_some() && self.burns_down(s) {
+                break;
+            }
             match action {
                 Action::Journal(record) => self.append(s, record),
                 Action::Send { to, msg } => self.send_peer(s, to, msg),
@@ -271,6 +330,18 @@ impl World {
         let Some(process) = self.servers[s].process.as_mut() else { return };
         let asks = std::mem::take(&mut process.asks);
         self.to_ecs(s, FromServer::Ask(asks));
+    }
+
+    /// One action less to live; true if the process is dead now, the rest of its actions undone.
+    fn burns_down(&mut self, s: usize) -> bool {
+        let Some(left) = self.servers[s].fuse.as_mut() else { return false };
+        *left = left.saturating_sub(1);
+        if *left > 0 {
+            return false;
+        }
+        let power = self.rng.bool();
+        self.crash(s, power);
+        true
     }
 
     fn send_peer(&mut self, s: usize, to: NodeId, msg: PeerMsg) {
@@ -359,7 +430,7 @@ impl World {
         if process.sync.is_some() || process.queue.is_empty() || server.mood == Mood::Full {
             return;
         }
-        server.files.write(&process.queue);
+        server.files.write_group(&process.queue);
         process.queue.clear();
         process.flight_marks = std::mem::take(&mut process.queue_marks);
         process.syncs += 1;
@@ -476,7 +547,7 @@ impl World {
         self.scratch = out;
     }
 
-    fn replica_mut(&mut self, s: usize, slot: Slot) -> Option<&mut Replica> {
+    pub(super) fn replica_mut(&mut self, s: usize, slot: Slot) -> Option<&mut Replica> {
         self.servers[s].process.as_mut()?.replicas.get_mut(usize::from(slot.0))
     }
 
@@ -490,7 +561,7 @@ impl World {
             node: server.node,
             store: server.store,
             boot: server.boot,
-            meta: process.meta,
+            meta: process.topology.version,
             highest_epoch: highest.unwrap_or(Epoch(0)),
             disk_stalled: process.sync.is_some_and(|sync| now - sync.since > 2_000_000),
         };
@@ -555,13 +626,12 @@ impl World {
             FromEcs::Welcome { cluster, meta } => {
                 process.welcomed = true;
                 self.servers[s].cluster = Some(cluster.cluster);
+                if let Err(why) = self.servers[s].files.bind(cluster.cluster, cluster.slots) {
+                    return self.fail(format!("s{s}: {why}"));
+                }
                 self.adopt(s, meta);
             }
-            FromEcs::Update(meta) => {
-                if meta.full || meta.version == process.meta + 1 {
-                    self.adopt(s, meta);
-                }
-            }
+            FromEcs::Update(meta) => self.adopt(s, meta),
             FromEcs::HandOver { slots } => {
                 for (slot, epoch, to) in slots {
                     self.handle(s, slot, Happening::HandOver { epoch, to });
@@ -590,63 +660,8 @@ impl World {
     /// Takes metadata over and tells the replicas.
     fn adopt(&mut self, s: usize, meta: Meta) {
         let Some(process) = self.servers[s].process.as_mut() else { return };
-        process.meta = meta.version;
-        if meta.full {
-            process.nodes.clear();
-        }
-        process.nodes.extend(meta.nodes.into_iter().map(|info| (info.node, info)));
-        for gone in &meta.gone {
-            process.nodes.remove(gone);
-        }
-        for view in meta.views {
-            let Some(process) = self.servers[s].process.as_mut() else { return };
-            process.views.insert(view.slot, view.clone());
+        for view in process.topology.merge(meta) {
             self.handle(s, view.slot, Happening::View(view));
-        }
-    }
-
-    // ---- clients ----
-
-    pub(super) fn request(&mut self, s: usize, client: usize, request: Request) {
-        let local = self.local(s);
-        let token = Token { conn: u32::try_from(client).unwrap_or(0), index: request.serial };
-        let slot = common::position::Position::of(&request.key).slot(self.record.slots);
-        let Some(process) = self.servers[s].process.as_mut() else { return };
-        process.waiting.insert(token, (client, request.serial));
-        let Some(replica) = process.replicas.get_mut(usize::from(slot.0)) else { return };
-        let op = match request.what {
-            Want::Put(value) => WriteOp::Put(value),
-            Want::Delete => WriteOp::Delete,
-            Want::Get => {
-                let mut out = std::mem::take(&mut self.scratch);
-                let reply = match replica.read(local, &request.key, token, &mut out) {
-                    Read::Value(value) => {
-                        Some(kvserver::replica::Reply::Value(Some(bytes::Bytes::copy_from_slice(value))))
-                    }
-                    Read::Missing => Some(kvserver::replica::Reply::Value(None)),
-                    Read::Refused(why) => Some(kvserver::replica::Reply::Refused(why)),
-                    Read::Later => None,
-                };
-                self.perform(s, slot, &mut out);
-                self.scratch = out;
-                match reply {
-                    Some(reply) => self.reply(s, token, reply),
-                    None => self.stats.bump("reads answered later"),
-                }
-                return self.after(s, slot);
-            }
-        };
-        let write = Write { key: request.key, op, request: request.request, retry: request.retry };
-        self.handle(s, slot, Happening::Write { write, token });
-    }
-
-    fn reply(&mut self, s: usize, token: Token, reply: kvserver::replica::Reply) {
-        let Some(process) = self.servers[s].process.as_mut() else { return };
-        match process.waiting.remove(&token) {
-            Some((client, serial)) => {
-                self.send(Party::Server(s), Party::Client(client), Wire::Response { serial, reply });
-            }
-            None => self.fail(format!("s{s} answers request {token:?} twice: {reply:?}")),
         }
     }
 

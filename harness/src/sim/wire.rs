@@ -3,10 +3,9 @@
 use std::fmt;
 
 use bytes::Bytes;
+use common::NodeId;
 use common::control::{FromEcs, FromServer, Heartbeat};
 use common::peer::{PeerMsg, Pulse};
-use common::{NodeId, RequestId};
-use kvserver::replica::Reply;
 
 /// An end of a message's way.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -42,31 +41,14 @@ pub(super) enum Wire {
     ToEcs { conn: u64, msg: FromServer },
     /// On control connection `conn`.
     FromEcs { conn: u64, msg: FromEcs },
-    /// A client's request.
-    Request(Request),
-    /// Its answer.
-    Response { serial: u64, reply: Reply },
-}
-
-/// A client's request to a server.
-#[derive(Clone, Debug)]
-pub(super) struct Request {
-    /// The attempt's number: unique in the run.
-    pub serial: u64,
-    /// The key.
-    pub key: Bytes,
-    /// What is wanted.
-    pub what: Want,
-    /// Makes a write exactly-once.
-    pub request: Option<RequestId>,
-    /// Whether it may have been sent before.
-    pub retry: bool,
+    /// Between a client and a server, on connection `conn`.
+    Bytes { conn: u32, bytes: Bytes },
 }
 
 /// What a client wants.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Want {
     Get,
-    Put(Bytes),
+    Put,
     Delete,
 }

@@ -8,6 +8,7 @@ use kvserver::replica::{Action, Event as Happening};
 
 use super::ambush::Step;
 use super::client::Client;
+use super::conns::Connection;
 use super::disk::Mood;
 use super::ecs_host::EcsHost;
 use super::faults::FaultEvent;
@@ -37,6 +38,8 @@ pub(super) struct World {
     pub(super) ecs: EcsHost,
     pub(super) clients: Vec<Client>,
     pub(super) next_serial: u64,
+    pub(super) conns: std::collections::BTreeMap<u32, Connection>,
+    pub(super) next_conn: u32,
     next_node: u64,
     pub(super) history: History,
     pub(super) checks: Checks,
@@ -85,8 +88,10 @@ impl World {
             net: Net::new(plan.net, plan.servers),
             servers,
             ecs: EcsHost::new(record.clone(), &mut rng),
-            clients: (0..plan.clients).map(|index| Client::new(index, plan.slots)).collect(),
+            clients: (0..plan.clients).map(|_| Client::new(plan.slots)).collect(),
             next_serial: 1,
+            conns: std::collections::BTreeMap::new(),
+            next_conn: 0,
             next_node: 100,
             history: History::default(),
             checks: Checks::new(plan.slots),
@@ -130,6 +135,12 @@ impl World {
             let at = self.rng.u64(1_000..300_000);
             self.queue.at(at, Event::Start { server });
         }
+        // The first client strays always; it is the one that takes the last look.
+        for client in 1..self.clients.len() {
+            if self.rng.u32(0..100) >= self.plan.strays {
+                self.clients[client].routed = Some(self.new_routed());
+            }
+        }
         for client in 0..self.clients.len() {
             let at = self.rng.u64(100_000..500_000);
             self.queue.at(at, Event::Client { client, serial: 0 });
@@ -171,6 +182,8 @@ impl World {
             Event::EcsStart => self.start_ecs(),
             Event::Resume { party } => self.resume(party),
             Event::Client { client, serial } => self.client_wakes(client, serial),
+            Event::Router { client } => self.route_tick(client),
+            Event::ConnEnds { conn, how } => self.conn_ends(conn, how),
             Event::Fault(fault) => self.fault(fault),
             Event::Accuse { server } if self.ecs.awake() => {
                 let addr = self.servers[server].info(server).client_addr;
@@ -189,6 +202,7 @@ impl World {
             | Event::Control { server, inc, .. }
             | Event::Checkpoint { server, inc }
             | Event::Asks { server, inc }
+            | Event::Reply { server, inc, .. }
             | Event::Audit { server, inc, .. }
             | Event::Synced { server, inc, .. } => {
                 if self.servers[server].inc != inc || self.servers[server].process.is_none() {
@@ -221,6 +235,7 @@ impl World {
             Event::Synced { server, number, .. } => self.synced(server, number),
             Event::Checkpoint { server, .. } => self.checkpoint(server),
             Event::Asks { server, .. } => self.send_asks(server),
+            Event::Reply { server, token, reply, .. } => self.replied(server, token, reply),
             Event::Audit { server, again, .. } => self.audit(server, again),
             _ => {}
         }
@@ -274,9 +289,8 @@ impl World {
     fn deliver(&mut self, from: Party, to: Party, wire: Wire) {
         match to {
             Party::Server(s) if self.servers[s].process.is_none() => {
-                // A machine without the process refuses connections; one without power says nothing at all.
-                if let (Party::Client(c), Wire::Request(request), true) = (from, wire, self.rng.bool()) {
-                    self.unreachable(c, request.serial);
+                if let Wire::Bytes { conn, bytes } = wire {
+                    self.bytes_up(s, conn, &bytes);
                 }
                 return;
             }
@@ -301,18 +315,10 @@ impl World {
                 self.pulse_arrives(s, from, pulse);
             }
             (Party::Server(s), Wire::FromEcs { conn, msg }) => self.from_ecs(s, conn, msg),
-            (Party::Server(s), Wire::Request(request)) => {
-                if let Party::Client(c) = from {
-                    self.trace.line(self.now, || format!("s{s} <- c{c} {request:?}"));
-                    self.request(s, c, request);
-                }
-            }
+            (Party::Server(s), Wire::Bytes { conn, bytes }) => self.bytes_up(s, conn, &bytes),
             (Party::Ecs, Wire::Heartbeat(heartbeat)) => self.ecs_handle(ecs::Event::Heartbeat(heartbeat)),
             (Party::Ecs, Wire::ToEcs { conn, msg }) => self.to_ecs_arrives(conn, msg),
-            (Party::Client(c), Wire::Response { serial, reply }) => {
-                self.trace.line(self.now, || format!("c{c} <- {from} {reply:?}"));
-                self.response(c, serial, &reply);
-            }
+            (Party::Client(_), Wire::Bytes { conn, bytes }) => self.bytes_down(conn, &bytes),
             _ => {}
         }
     }
@@ -408,6 +414,7 @@ impl World {
         server.store = StoreUuid(0x1000 + u128::from(self.next_node));
         server.boot = common::BootId(0);
         server.cluster = None;
+        server.fuse = None;
         self.checks.wiped(s);
     }
 

@@ -20,9 +20,44 @@ pub(super) enum Backend {
     Stub(Arc<super::stub::Stub>),
 }
 
-impl Backend {
+/// What a session asks of whoever holds the slots. The node does it in the product; in the simulation it is the world.
+pub trait Serves {
     /// Reads `key`; `f` must be quick.
-    pub(super) fn read<R>(&self, now: Time, key: &[u8], token: Token, f: impl FnOnce(Read<'_>) -> R) -> R {
+    fn read<R>(&self, now: Time, key: &[u8], token: Token, f: impl FnOnce(Read<'_>) -> R) -> R;
+
+    /// Reads a page.
+    fn scan(&self, now: Time, at: Position, after: Option<&[u8]>, token: Token) -> Scan;
+
+    /// Starts a write; its answer comes back to the session that has the token.
+    fn write(&self, now: Time, write: Write, token: Token);
+
+    /// Starts a question about the whole cluster; its answer comes back the same way.
+    fn question(&self, whole: &Whole<'_>, token: Token);
+
+    /// Passes a wish about the membership on; its answer comes back the same way.
+    fn wish(&self, wish: Wish, token: Token);
+
+    /// Whether the ring is known here.
+    fn serving(&self) -> bool;
+
+    /// The triples of `keyrange`.
+    fn keyrange(&self) -> Arc<str>;
+
+    /// The triples of `keyrange_read`.
+    fn keyrange_read(&self) -> Arc<str>;
+
+    /// How everything stands, in one line.
+    fn status(&self) -> String;
+
+    /// The ECS's address, for those who ask for it.
+    ///
+    /// # Errors
+    /// Why it is not known.
+    fn ecs(&self) -> Result<String, &'static str>;
+}
+
+impl Serves for Backend {
+    fn read<R>(&self, now: Time, key: &[u8], token: Token, f: impl FnOnce(Read<'_>) -> R) -> R {
         match self {
             Backend::Node(node) => node.read(now, key, token, f),
             #[cfg(test)]
@@ -30,8 +65,7 @@ impl Backend {
         }
     }
 
-    /// Reads a page.
-    pub(super) fn scan(&self, now: Time, at: Position, after: Option<&[u8]>, token: Token) -> Scan {
+    fn scan(&self, now: Time, at: Position, after: Option<&[u8]>, token: Token) -> Scan {
         match self {
             Backend::Node(node) => node.scan(now, at, after, token),
             #[cfg(test)]
@@ -39,8 +73,7 @@ impl Backend {
         }
     }
 
-    /// Starts a write; its answer comes to the connection's inbox.
-    pub(super) fn write(&self, now: Time, write: Write, token: Token) {
+    fn write(&self, now: Time, write: Write, token: Token) {
         match self {
             Backend::Node(node) => node.write(now, write, token),
             #[cfg(test)]
@@ -48,8 +81,7 @@ impl Backend {
         }
     }
 
-    /// Starts a question about the whole cluster; its answer comes to the connection's inbox.
-    pub(super) fn question(&self, whole: &Whole<'_>, token: Token) {
+    fn question(&self, whole: &Whole<'_>, token: Token) {
         match self {
             Backend::Node(node) => node.question(whole, token),
             #[cfg(test)]
@@ -57,8 +89,7 @@ impl Backend {
         }
     }
 
-    /// Passes a wish about the membership on; its answer comes to the connection's inbox.
-    pub(super) fn wish(&self, wish: Wish, token: Token) {
+    fn wish(&self, wish: Wish, token: Token) {
         match self {
             Backend::Node(node) => node.wish(wish, token),
             #[cfg(test)]
@@ -66,8 +97,7 @@ impl Backend {
         }
     }
 
-    /// Whether the ring is known here.
-    pub(super) fn serving(&self) -> bool {
+    fn serving(&self) -> bool {
         match self {
             Backend::Node(node) => node.serving(),
             #[cfg(test)]
@@ -75,8 +105,7 @@ impl Backend {
         }
     }
 
-    /// The triples of `keyrange`.
-    pub(super) fn keyrange(&self) -> Arc<str> {
+    fn keyrange(&self) -> Arc<str> {
         match self {
             Backend::Node(node) => node.keyrange(),
             #[cfg(test)]
@@ -84,8 +113,7 @@ impl Backend {
         }
     }
 
-    /// The triples of `keyrange_read`.
-    pub(super) fn keyrange_read(&self) -> Arc<str> {
+    fn keyrange_read(&self) -> Arc<str> {
         match self {
             Backend::Node(node) => node.keyrange_read(),
             #[cfg(test)]
@@ -93,8 +121,7 @@ impl Backend {
         }
     }
 
-    /// How everything stands, in one line.
-    pub(super) fn status(&self) -> String {
+    fn status(&self) -> String {
         match self {
             Backend::Node(node) => node.status_json().to_string(),
             #[cfg(test)]
@@ -102,8 +129,7 @@ impl Backend {
         }
     }
 
-    /// The ECS's address, for those who ask for it. Nothing in the client port talks to it.
-    pub(super) fn ecs(&self) -> Result<String, &'static str> {
+    fn ecs(&self) -> Result<String, &'static str> {
         match self {
             Backend::Node(node) if node.standalone() => Err("this server is standalone: it was started without -b"),
             Backend::Node(node) => node.ecs_addr().ok_or("this server has not heard from the ECS yet"),

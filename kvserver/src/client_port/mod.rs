@@ -13,7 +13,7 @@ mod backend;
 mod buffer;
 mod memory;
 mod pending;
-mod session;
+pub mod session;
 mod stats;
 #[cfg(test)]
 mod stub;
@@ -37,6 +37,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::backend::Backend;
+pub use self::backend::Serves;
 use self::memory::Memory;
 pub use self::session::Bounds;
 use self::stats::Stats;

@@ -14,12 +14,11 @@ use common::text::{
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Settings;
-use super::backend::Backend;
+use super::backend::Serves;
 use super::buffer::Buffer;
 use super::pending::{Asked, EVERY_KEY, Pending, What, refused};
 use super::stats::Counts;
-use crate::replica::{Read, Reply, Scan, Write, WriteOp};
-use crate::replies::Registered;
+use crate::replica::{Read, Reply, Scan, Token, Write, WriteOp};
 
 /// What a connection may keep busy while memory is short: enough for small requests to be sent in bulk.
 const TIGHT: usize = 64 * 1024;
@@ -47,7 +46,7 @@ enum Caller {
 
 /// A connection's state.
 #[derive(Debug)]
-pub(super) struct Session {
+pub struct Session {
     caller: Caller,
     trusted: bool,
     admin_token: Option<std::sync::Arc<str>>,
@@ -74,7 +73,7 @@ pub(super) struct Session {
 
 impl Session {
     /// `trusted`: the client is on this machine, and may ask for changes of membership.
-    pub(super) fn new(settings: &Settings, trusted: bool) -> Session {
+    pub fn new(settings: &Settings, trusted: bool) -> Session {
         let mut out = Buffer::default();
         if let Some(greeting) = &settings.greeting {
             out.end().extend_from_slice(greeting.as_bytes());
@@ -102,70 +101,70 @@ impl Session {
     }
 
     /// Takes bytes from the client.
-    pub(super) fn received(&mut self, bytes: &[u8]) {
+    pub fn received(&mut self, bytes: &[u8]) {
         self.input.end().extend_from_slice(bytes);
     }
 
     /// Takes the answer to request `index`.
-    pub(super) fn settle(&mut self, index: u64, reply: Reply) {
+    pub fn settle(&mut self, index: u64, reply: Reply) {
         self.pending.settle(index, reply);
     }
 
     /// The client has sent all it will.
-    pub(super) fn ended(&mut self) {
+    pub fn ended(&mut self) {
         self.ended = true;
     }
 
     /// No further request is looked at.
-    pub(super) fn close(&mut self) {
+    pub fn close(&mut self) {
         self.closing = true;
     }
 
     /// Whether that was said.
-    pub(super) fn is_closing(&self) -> bool {
+    pub fn is_closing(&self) -> bool {
         self.closing
     }
 
     /// Whether more bytes from the client are of use.
-    pub(super) fn wants_input(&self) -> bool {
+    pub fn wants_input(&self) -> bool {
         !self.closing && !self.ended && !self.held && !self.is_full()
     }
 
     /// Whether everything asked was answered and sent, and nothing more will be. To be asked after [`Session::process`],
     /// which leaves no request unstarted unless something is under way.
-    pub(super) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         (self.closing || self.ended) && self.pending.is_empty() && self.output().is_empty()
     }
 
     /// What is to be sent.
-    pub(super) fn output(&self) -> &[u8] {
+    pub fn output(&self) -> &[u8] {
         self.out.rest()
     }
 
     /// This much of the output was sent.
-    pub(super) fn sent(&mut self, count: usize) {
+    pub fn sent(&mut self, count: usize) {
         self.moved += count as u64;
         self.out.take(count);
     }
 
     /// How much memory this connection holds.
-    pub(super) fn memory(&self) -> usize {
+    pub fn memory(&self) -> usize {
         self.input.memory() + self.out.memory() + self.pending.memory()
     }
 
     /// Changes whenever a request was understood or an answer taken.
-    pub(super) fn moved(&self) -> u64 {
+    pub fn moved(&self) -> u64 {
         self.moved
     }
 
     /// Whether memory is short.
-    pub(super) fn tighten(&mut self, tight: bool) {
+    pub fn tighten(&mut self, tight: bool) {
         self.tight = tight;
     }
 
     /// The connection is of no more use: only what was started still counts, until it is answered. Says goodbye with
     /// `why` if that cannot be taken for the answer to a request.
-    pub(super) fn abandon(&mut self, why: Option<&str>) {
+    pub fn abandon(&mut self, why: Option<&str>) {
         let silent = self.output().is_empty() && self.pending.is_empty();
         self.input.clear();
         self.out.clear();
@@ -177,16 +176,16 @@ impl Session {
     }
 
     /// Requests that still wait for their answers.
-    pub(super) fn waiting(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.pending.waiting()
     }
 
     /// Sends what is answered, and starts as many of the received requests as the bounds allow. `now` must have been read
     /// after the last byte was received.
-    pub(super) fn process(&mut self, now: Time, backend: &Backend, me: &Registered) {
+    pub fn process(&mut self, now: Time, backend: &impl Serves, conn: u32) {
         self.pending.flush(self.dialect, &mut self.out, self.bounds.bytes);
         let mut input = std::mem::take(&mut self.input);
-        let used = self.requests(input.rest(), now, backend, me);
+        let used = self.requests(input.rest(), now, backend, conn);
         input.take(used);
         self.input = input;
         debug_assert!(
@@ -194,7 +193,7 @@ impl Session {
         );
     }
 
-    fn requests(&mut self, input: &[u8], now: Time, backend: &Backend, me: &Registered) -> usize {
+    fn requests(&mut self, input: &[u8], now: Time, backend: &impl Serves, conn: u32) -> usize {
         self.held = false;
         let mut at = if self.caller == Caller::Unknown { self.recognise(input) } else { 0 };
         while !self.closing && !self.is_full() {
@@ -203,7 +202,7 @@ impl Session {
                 Parsed::More => return at + used,
                 Parsed::Skipped => {}
                 Parsed::Request(request) => {
-                    self.held = !self.start(&request, now, backend, me);
+                    self.held = !self.start(&request, now, backend, conn);
                     if self.held {
                         return at;
                     }
@@ -236,17 +235,17 @@ impl Session {
     }
 
     /// Starts a request; false if it has to wait for an earlier one.
-    fn start(&mut self, request: &Request<'_>, now: Time, backend: &Backend, me: &Registered) -> bool {
+    fn start(&mut self, request: &Request<'_>, now: Time, backend: &impl Serves, conn: u32) -> bool {
         match request {
-            Request::Get { key, form } => return self.get(key, *form, now, backend, me),
-            Request::Write(write) => return self.write(write, now, backend, me),
-            Request::Scan { at, after } => return self.scan(*at, *after, now, backend, me),
-            Request::Whole(whole) => return self.whole(whole, backend, me),
+            Request::Get { key, form } => return self.get(key, *form, now, backend, conn),
+            Request::Write(write) => return self.write(write, now, backend, conn),
+            Request::Scan { at, after } => return self.scan(*at, *after, now, backend, conn),
+            Request::Whole(whole) => return self.whole(whole, backend, conn),
             Request::Ecs => match backend.ecs() {
                 Ok(addr) => self.answer(Form::Text, &Answer::Ecs(&addr)),
                 Err(why) => self.answer(Form::Text, &Answer::NoEcs(why)),
             },
-            Request::Admin(request) => self.admin(request, backend, me),
+            Request::Admin(request) => self.admin(request, backend, conn),
             Request::Status => self.answer(Form::Text, &Answer::Status(&backend.status())),
             Request::Keyrange | Request::KeyrangeRead if !backend.serving() => {
                 self.answer(Form::Text, &Answer::Stopped(None));
@@ -259,7 +258,7 @@ impl Session {
     }
 
     /// About the membership: passed on if this client may ask.
-    fn admin(&mut self, request: &AdminRequest<'_>, backend: &Backend, me: &Registered) {
+    fn admin(&mut self, request: &AdminRequest<'_>, backend: &impl Serves, conn: u32) {
         let word = request.word();
         let known = |token: &[u8]| self.admin_token.as_deref().is_some_and(|own| same(own.as_bytes(), token));
         let text = match request.token {
@@ -268,7 +267,7 @@ impl Session {
                 "this is asked from another machine: send `admin <token> <request>`, with the server's --admin-token"
             }
             _ => {
-                let token = me.token(self.pending.next_index());
+                let token = Token { conn, index: self.pending.next_index() };
                 self.pending.push(Asked {
                     hash: u64::MAX,
                     what: What::Admin,
@@ -285,14 +284,14 @@ impl Session {
         self.answer(Form::Text, &Answer::Admin { word, done: false, text });
     }
 
-    fn get(&mut self, key: &[u8], form: Form, now: Time, backend: &Backend, me: &Registered) -> bool {
+    fn get(&mut self, key: &[u8], form: Form, now: Time, backend: &impl Serves, conn: u32) -> bool {
         let hash = if self.pending.waiting() == 0 { 0 } else { xxh3_64(key) };
         if self.pending.conflicts(What::Read, hash) {
             return false;
         }
         self.counts.gets += 1;
         let explain = form == Form::Binary;
-        let token = me.token(self.pending.next_index());
+        let token = Token { conn, index: self.pending.next_index() };
         let later = backend.read(now, key, token, |read| {
             let answer = match read {
                 Read::Value(value) => Answer::Value { key, value },
@@ -312,12 +311,12 @@ impl Session {
     }
 
     /// A page may hold any key: it waits for every earlier request that is under way. Walks are rare.
-    fn scan(&mut self, at: Position, after: Option<&[u8]>, now: Time, backend: &Backend, me: &Registered) -> bool {
+    fn scan(&mut self, at: Position, after: Option<&[u8]>, now: Time, backend: &impl Serves, conn: u32) -> bool {
         if self.pending.waiting() > 0 {
             return false;
         }
         self.counts.gets += 1;
-        match backend.scan(now, at, after, me.token(self.pending.next_index())) {
+        match backend.scan(now, at, after, Token { conn, index: self.pending.next_index() }) {
             Scan::Page(page) => self.answer(Form::Binary, &Answer::Page(&page)),
             Scan::Refused(refusal) => self.answer(Form::Binary, &refused(refusal, true)),
             Scan::Later => self.pending.push(Asked {
@@ -334,25 +333,25 @@ impl Session {
     }
 
     /// Counts what earlier requests of the connection have written: it waits for them, as a scan does.
-    fn whole(&mut self, whole: &Whole<'_>, backend: &Backend, me: &Registered) -> bool {
+    fn whole(&mut self, whole: &Whole<'_>, backend: &impl Serves, conn: u32) -> bool {
         if self.pending.waiting() > 0 {
             return false;
         }
         self.counts.others += 1;
-        backend.question(whole, me.token(self.pending.next_index()));
+        backend.question(whole, Token { conn, index: self.pending.next_index() });
         let (key, form) = (Bytes::new(), Form::Binary);
         self.pending.push(Asked { hash: EVERY_KEY, what: What::Read, key, value: None, form, explain: true, cost: 0 });
         true
     }
 
-    fn write(&mut self, write: &WriteRequest<'_>, now: Time, backend: &Backend, me: &Registered) -> bool {
+    fn write(&mut self, write: &WriteRequest<'_>, now: Time, backend: &impl Serves, conn: u32) -> bool {
         let hash = xxh3_64(write.key);
         if self.pending.conflicts(What::Write, hash) {
             return false;
         }
         self.counts.writes += 1;
         let (key, value) = (Bytes::copy_from_slice(write.key), write.value.map(Bytes::copy_from_slice));
-        let token = me.token(self.pending.next_index());
+        let token = Token { conn, index: self.pending.next_index() };
         self.pending.push(Asked {
             hash,
             what: if write.swap { What::Swap } else { What::Write },

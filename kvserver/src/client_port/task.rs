@@ -106,7 +106,7 @@ impl Connection<'_> {
         while !self.session.is_done() {
             std::future::poll_fn(|cx| self.turn(cx, stream)).await?;
             let now = clock::now();
-            self.session.process(now, &self.shared.backend, &self.me);
+            self.session.process(now, &self.shared.backend, self.me.conn());
             self.shared.stats.add(&mut self.session.counts);
             if self.account_for(now) {
                 return Ok(End::Cut);

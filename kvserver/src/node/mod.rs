@@ -15,7 +15,7 @@ mod start;
 mod status;
 mod store;
 mod ticker;
-mod topology;
+pub mod topology;
 mod wishes;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};

@@ -11,30 +11,30 @@ use common::{Epoch, Meta, NodeId, NodeInfo, Slot, View, ring};
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Topology {
+pub struct Topology {
     /// The last [`Meta::version`] up to which nothing is missing.
-    pub(crate) version: u64,
+    pub version: u64,
     /// The node table.
-    pub(crate) nodes: BTreeMap<NodeId, NodeInfo>,
+    pub nodes: BTreeMap<NodeId, NodeInfo>,
     /// Every slot's view, by slot.
-    pub(crate) views: Vec<Option<View>>,
+    pub views: Vec<Option<View>>,
     /// The highest epoch ever seen.
-    pub(crate) highest_epoch: Epoch,
+    pub highest_epoch: Epoch,
     /// KEYRANGE's triples.
-    pub(crate) keyrange: Arc<str>,
+    pub keyrange: Arc<str>,
     /// KEYRANGE_READ's triples.
-    pub(crate) keyrange_read: Arc<str>,
+    pub keyrange_read: Arc<str>,
 }
 
 impl Topology {
     /// Nothing known of a ring of `slots` slots.
     #[must_use]
-    pub(crate) fn new(slots: u16) -> Topology {
+    pub fn new(slots: u16) -> Topology {
         Topology { views: vec![None; usize::from(slots)], ..Topology::default() }
     }
 
     /// Takes news in; the views that are new are returned.
-    pub(crate) fn merge(&mut self, meta: Meta) -> Vec<View> {
+    pub fn merge(&mut self, meta: Meta) -> Vec<View> {
         if meta.full {
             (self.version, self.nodes) = (meta.version, BTreeMap::new());
         } else if meta.version == self.version + 1 {
@@ -48,7 +48,7 @@ impl Topology {
     }
 
     /// Keeps `view` if it is newer than what is known of its slot.
-    pub(crate) fn adopt(&mut self, view: &View) -> bool {
+    pub fn adopt(&mut self, view: &View) -> bool {
         let Some(known) = self.views.get_mut(usize::from(view.slot.0)) else { return false };
         if known.as_ref().is_some_and(|known| known.epoch >= view.epoch) {
             return false;
@@ -59,7 +59,7 @@ impl Topology {
     }
 
     /// Makes the keyrange texts anew.
-    pub(crate) fn retell(&mut self) {
+    pub fn retell(&mut self) {
         let slots = u16::try_from(self.views.len()).unwrap_or(u16::MAX);
         let view_of = |slot: Slot| self.view(slot);
         let addr_of = |node| self.nodes.get(&node).map(|info| &info.client_addr);
@@ -70,13 +70,13 @@ impl Topology {
 
     /// The view of `slot`, if any is known.
     #[must_use]
-    pub(crate) fn view(&self, slot: Slot) -> Option<&View> {
+    pub fn view(&self, slot: Slot) -> Option<&View> {
         self.views.get(usize::from(slot.0))?.as_ref()
     }
 
     /// The servers that `me` shares a slot with.
     #[must_use]
-    pub(crate) fn peers_of(&self, me: NodeId) -> BTreeSet<NodeId> {
+    pub fn peers_of(&self, me: NodeId) -> BTreeSet<NodeId> {
         let mine = |view: &&View| view.isr.contains_key(&me) || view.targets.contains(&me);
         let everyone = |view: &View| view.isr.keys().chain(&view.targets).copied().collect::<Vec<_>>();
         let mut peers: BTreeSet<NodeId> = self.views.iter().flatten().filter(mine).flat_map(everyone).collect();

@@ -8,7 +8,7 @@ use common::control::{Ask, Change};
 use common::peer::{Beacon, Grant, PeerMsg};
 use common::retry::{FORGOTTEN, Known};
 use common::view::Part;
-use common::{Entry, LogId, NodeId, Op, Outcome, RequestId, Rule, Seq, Switches, Time, View};
+use common::{Entry, LogId, NodeId, Op, Outcome, RequestId, Rule, Seq, Time, View};
 
 use super::Setup;
 use super::action::{Action, Refusal, Reply, Token, Write, WriteOp};
@@ -145,10 +145,10 @@ impl Coordinator {
     }
 
     /// L4: whether this coordinator may stay what it is in `view`.
-    pub(super) fn continues(&self, old: &View, view: &View, switches: Switches) -> bool {
+    pub(super) fn continues(&self, old: &View, view: &View) -> bool {
         let kept = |node: &NodeId| *node == old.coordinator || self.followers.get(node).is_some_and(Progress::required);
         self.phase != Phase::Recovering
-            && (view.previous == old.epoch || switches.off(Rule::LeapEpoch))
+            && view.previous == old.epoch
             && view.coordinator == old.coordinator
             && view.coordinator_boot == old.coordinator_boot
             && view.isr.keys().all(kept)
@@ -213,9 +213,7 @@ impl Coordinator {
 
     /// Whether reads may be answered from the committed map now.
     pub(super) fn may_read(&self, now: Time, setup: &Setup) -> bool {
-        let released = matches!(self.phase, Phase::Released { .. }) && setup.switches.off(Rule::ReadReleased);
-        let serves = matches!(self.phase, Phase::Active | Phase::Draining { .. }) || released;
-        serves && now < self.lease_until(setup)
+        matches!(self.phase, Phase::Active | Phase::Draining { .. }) && now < self.lease_until(setup)
     }
 
     /// A client's write: proposed, parked or refused.

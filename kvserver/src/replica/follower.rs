@@ -265,7 +265,7 @@ impl Follower {
         let (slot, epoch) = (ctx.view.slot, ctx.view.epoch);
         entries.iter().for_each(|entry| ctx.log.image.map.apply(&entry.op));
         self.walk = None;
-        let ok = ctx.log.image.map.root() == root || ctx.off(Rule::WalkUnchecked);
+        let ok = ctx.log.image.map.root() == root;
         if ok {
             (ctx.log.image.base, ctx.log.image.tail) = (Some(at), VecDeque::new());
             (ctx.log.image.lineage, ctx.log.image.retries) = (lineage.clone(), retries.clone());

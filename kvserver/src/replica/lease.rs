@@ -65,7 +65,6 @@ impl Leases {
         let mut from = Time::ZERO;
         if let Some((epoch, until)) = self.promise
             && view.released != Some(epoch)
-            && !(view.released.is_some() && off(Rule::AnyRelease))
             && !off(Rule::NoPromiseWait)
         {
             from = from.max(until);

@@ -172,7 +172,10 @@ impl Replica {
                 }
             }
             Event::Audit => self.coordinate(now, out, Coordinator::begin_audit),
-            Event::Tick => self.coordinate(now, out, Coordinator::tick),
+            Event::Tick => {
+                self.wake = None;
+                self.coordinate(now, out, Coordinator::tick);
+            }
         }
         self.stop_if_condemned(out);
         self.pump_reads(now, out);
@@ -186,9 +189,19 @@ impl Replica {
         self.wake
     }
 
+    /// What happens meanwhile never puts a tick off: a slot with more events than ticks would have none.
     fn schedule(&mut self, now: Time) {
+        let wanted = self.wanted(now);
+        self.wake = match self.wake {
+            Some(due) if wanted.is_some() => wanted.map(|wanted| wanted.min(due)),
+            _ => wanted,
+        };
+    }
+
+    /// When the next tick would be, counted from now.
+    fn wanted(&self, now: Time) -> Option<Time> {
         let beacon = self.setup.timing.beacon;
-        self.wake = match &self.role {
+        let wake = match &self.role {
             Role::Coordinator(c) if c.is_busy() => {
                 let mut wake = now + beacon / 5;
                 for precise in
@@ -205,8 +218,9 @@ impl Replica {
         };
         if !self.reads.waiting.is_empty() {
             let soon = now + beacon / 5;
-            self.wake = Some(self.wake.map_or(soon, |wake| wake.min(soon)));
+            return Some(wake.map_or(soon, |wake| wake.min(soon)));
         }
+        wake
     }
 
     fn part(&self) -> Part {
@@ -233,7 +247,7 @@ impl Replica {
         self.log.adopt(view, out);
         self.reads.start_over();
         let continues = match (&self.role, &old) {
-            (Role::Coordinator(c), Some(old)) => c.continues(old, view, self.setup.switches),
+            (Role::Coordinator(c), Some(old)) => c.continues(old, view),
             _ => false,
         };
         if continues {
@@ -325,7 +339,7 @@ impl Replica {
                         return;
                     }
                     follower.identity = Some((store, boot));
-                    if commit > ctx.log.end().seq && follower.required() && !ctx.off(Rule::IgnoreBehind) {
+                    if commit > ctx.log.end().seq && follower.required() {
                         c.has_lost_entries(ctx, from, commit);
                     } else {
                         c.sync_acked(ctx, from, at);
@@ -631,8 +645,7 @@ impl Replica {
 
     /// The ECS orders an unneeded copy away.
     fn drop_copy(&mut self, epoch: Epoch, out: &mut Vec<Action>) {
-        let ordered = self.epoch() == Some(epoch) && self.part() == Part::None;
-        if self.log.is_blank() || !(ordered || self.setup.switches.off(Rule::StaleDrop)) {
+        if self.epoch() != Some(epoch) || self.part() != Part::None || self.log.is_blank() {
             return;
         }
         self.log.record(Change::Drop { epoch }, out);

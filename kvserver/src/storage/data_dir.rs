@@ -91,12 +91,18 @@ struct Stored {
 }
 
 /// An open, locked data directory.
-#[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
+    disk: Box<dyn Disk>,
     stored: Stored,
     /// Locked as long as it is open.
-    _lock: File,
+    _lock: Option<File>,
+}
+
+impl std::fmt::Debug for DataDir {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DataDir").field("path", &self.path).field("stored", &self.stored).finish_non_exhaustive()
+    }
 }
 
 impl DataDir {
@@ -107,9 +113,28 @@ impl DataDir {
     pub fn open(path: &Path, expect: Option<ClusterId>) -> Result<DataDir, DirError> {
         fs::create_dir_all(path).map_err(|error| io_error(path, "creating it", error))?;
         let lock = lock(path)?;
-        let mut stored = match read(path)? {
+        let fresh = (NodeId(fastrand::u64(1..)), StoreUuid(fastrand::u128(1..)));
+        Self::start(path, Box::new(RealDisk::new(path)), Some(lock), fresh, expect)
+    }
+
+    /// The same of a directory in memory, which nobody else can have; an empty one becomes `fresh`.
+    ///
+    /// # Errors
+    /// As [`DataDir::open`].
+    pub fn on(disk: Box<dyn Disk>, fresh: (NodeId, StoreUuid)) -> Result<DataDir, DirError> {
+        Self::start(Path::new("memory"), disk, None, fresh, None)
+    }
+
+    fn start(
+        path: &Path,
+        disk: Box<dyn Disk>,
+        lock: Option<File>,
+        fresh: (NodeId, StoreUuid),
+        expect: Option<ClusterId>,
+    ) -> Result<DataDir, DirError> {
+        let mut stored = match read(&*disk, path)? {
             Some(stored) => stored,
-            None => draw(),
+            None => draw(fresh),
         };
         if let (Some(cluster), Some(expected)) = (stored.cluster, expect)
             && cluster != expected
@@ -117,7 +142,7 @@ impl DataDir {
             return Err(foreign(path, cluster, expected));
         }
         stored.boot = stored.boot.next();
-        let dir = DataDir { path: path.to_owned(), stored, _lock: lock };
+        let mut dir = DataDir { path: path.to_owned(), disk, stored, _lock: lock };
         dir.write()?;
         Ok(dir)
     }
@@ -180,10 +205,9 @@ impl DataDir {
         self.write()
     }
 
-    fn write(&self) -> Result<(), DirError> {
+    fn write(&mut self) -> Result<(), DirError> {
         let mut line = Vec::new();
         sealed::seal(&mut line, |out| json::value(out, &self.stored));
-        let mut disk = RealDisk::new(&self.path);
         let new = || IDENTITY_NEW.to_owned();
         let ops = [
             FileOp::Create(new()),
@@ -193,21 +217,13 @@ impl DataDir {
             FileOp::SyncDir,
         ];
         ops.into_iter()
-            .try_for_each(|op| disk.perform(op))
+            .try_for_each(|op| self.disk.perform(op))
             .map_err(|error| io_error(&self.path, "writing identity.json", error))
     }
 }
 
-fn draw() -> Stored {
-    Stored {
-        format: FORMAT,
-        node: NodeId(fastrand::u64(1..)),
-        store: StoreUuid(fastrand::u128(1..)),
-        boot: BootId(0),
-        cluster: None,
-        slots: None,
-        ready: false,
-    }
+fn draw((node, store): (NodeId, StoreUuid)) -> Stored {
+    Stored { format: FORMAT, node, store, boot: BootId(0), cluster: None, slots: None, ready: false }
 }
 
 fn lock(path: &Path) -> Result<File, DirError> {
@@ -231,10 +247,10 @@ fn lock(path: &Path) -> Result<File, DirError> {
     Ok(file)
 }
 
-fn read(path: &Path) -> Result<Option<Stored>, DirError> {
-    match fs::read(path.join(IDENTITY)) {
+fn read(disk: &dyn Disk, path: &Path) -> Result<Option<Stored>, DirError> {
+    match disk.length(IDENTITY).and_then(|length| disk.read(IDENTITY, 0, length)) {
         Ok(line) => understand(path, &line).map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => no_identity(path).map(|()| None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => no_identity(disk, path).map(|()| None),
         Err(error) => Err(io_error(path, "reading identity.json", error)),
     }
 }
@@ -269,8 +285,8 @@ fn understand(path: &Path, line: &[u8]) -> Result<Stored, DirError> {
 }
 
 /// Data without an identity is somebody's whose name is lost: not to be taken for an empty directory.
-fn no_identity(path: &Path) -> Result<(), DirError> {
-    let names = RealDisk::new(path).names().map_err(|error| io_error(path, "reading it", error))?;
+fn no_identity(disk: &dyn Disk, path: &Path) -> Result<(), DirError> {
+    let names = disk.names().map_err(|error| io_error(path, "reading it", error))?;
     let data = |name: &&String| super::manifest::segment_in(name).is_some() || *name == super::manifest::MANIFEST;
     match names.iter().find(data) {
         Some(name) => Err(DirError::Nameless {

@@ -10,7 +10,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{ClusterId, Slot, StoreUuid, clock};
+use common::{ClusterId, Rule, Slot, StoreUuid, Switches, clock};
 
 use super::checkpoint::{CheckpointError, CheckpointWriter, Label};
 use super::codec::{SegmentHead, put_head};
@@ -30,6 +30,8 @@ pub struct StoreOptions {
     pub salvage: bool,
     /// The cluster it must belong to, if that is known before it is opened.
     pub cluster: Option<ClusterId>,
+    /// Rules that are off; none in a product build.
+    pub switches: Switches,
 }
 
 /// Why a store cannot be opened.
@@ -117,15 +119,24 @@ pub struct Opened {
 /// # Errors
 /// It cannot be used as it is; nothing has been changed but the start being counted.
 pub fn open(path: &Path, options: &StoreOptions) -> Result<Opened, StoreError> {
+    open_on(Box::new(RealDisk::new(path)), DataDir::open(path, options.cluster)?, options)
+}
+
+/// The same of a directory that is open already, wherever its files are.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_on(disk: Box<dyn Disk>, dir: DataDir, options: &StoreOptions) -> Result<Opened, StoreError> {
     let began = clock::now();
-    let dir = DataDir::open(path, options.cluster)?;
-    let mut opening = Opening { disk: RealDisk::new(path), path: path.display().to_string(), dir };
+    let mut opening = Opening { disk, path: dir.path().display().to_string(), dir, switches: options.switches };
     if !opening.dir.is_ready() {
         opening.begin()?;
     }
     let (recovered, mended) = opening.recover(options.salvage)?;
     for op in recovered.chores {
-        opening.perform(op)?;
+        if !(matches!(op, FileOp::Sync(_)) && options.switches.off(Rule::NoRecoverySync)) {
+            opening.perform(op)?;
+        }
     }
     Ok(Opened {
         dir: opening.dir,
@@ -139,6 +150,12 @@ pub fn open(path: &Path, options: &StoreOptions) -> Result<Opened, StoreError> {
 }
 
 impl Opened {
+    /// The number of the newest checkpoint.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Starts the journal, and hands over what writes checkpoints beside it.
     ///
     /// # Errors
@@ -152,9 +169,10 @@ impl Opened {
 }
 
 struct Opening {
-    disk: RealDisk,
+    disk: Box<dyn Disk>,
     path: String,
     dir: DataDir,
+    switches: Switches,
 }
 
 impl Opening {
@@ -164,7 +182,7 @@ impl Opening {
             Err(Failure::Corrupt(corruption)) => corruption,
             Err(failure) => return Err(self.unreadable(failure)),
         };
-        let mut salvaged = salvage(&self.disk).map_err(|failure| self.unreadable(failure))?;
+        let mut salvaged = salvage(&*self.disk).map_err(|failure| self.unreadable(failure))?;
         let mended = match self.may_be_only_copy(&salvaged) {
             None => {
                 log::error!(
@@ -172,7 +190,9 @@ impl Opening {
                     self.path
                 );
                 self.set_aside()?;
-                self.dir.fresh_store()?;
+                if !self.switches.off(Rule::KeepStore) {
+                    self.dir.fresh_store()?;
+                }
                 self.begin()?;
                 Mended::BegunAnew { corruption }
             }
@@ -192,7 +212,7 @@ impl Opening {
     }
 
     fn try_recover(&self) -> Result<Recovered, Failure> {
-        let recovered = recover(&self.disk)?;
+        let recovered = recover(&*self.disk)?;
         let damage = |what: String| Err(Failure::Corrupt(Corruption { file: MANIFEST.to_owned(), offset: 0, what }));
         match recovered.store {
             None => damage("the file is missing".to_owned()),
@@ -253,7 +273,7 @@ impl Opening {
         self.perform(FileOp::Append(segment.clone(), &head))?;
         self.perform(FileOp::Sync(segment))?;
         let path = self.path.clone();
-        write_images(&mut self.disk, label, images, identity.node)
+        write_images(&mut *self.disk, label, images, identity.node)
             .map_err(|error| StoreError::Checkpoint { path, error })
     }
 

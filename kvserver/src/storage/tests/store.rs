@@ -222,7 +222,7 @@ fn a_damaged_only_copy_is_left_alone_until_a_salvage_is_asked_for() {
     assert!(refused.contains("--salvage") && refused.contains("only in-sync copy of 2 slots"), "{refused}");
     assert_eq!(fs::read(dir.path().join("journal-2.jsonl")).unwrap(), journal);
 
-    let options = StoreOptions { salvage: true, cluster: Some(CLUSTER) };
+    let options = StoreOptions { salvage: true, cluster: Some(CLUSTER), ..StoreOptions::default() };
     let mut opened = open(dir.path(), &options).unwrap();
     let Some(Mended::Salvaged { losses, unlisted: 0 }) = &opened.mended else { panic!("{:?}", opened.mended) };
     assert!(!losses.is_empty());
