@@ -27,6 +27,10 @@ sim seeds="2000":
 sim-seed seed:
     cargo run --release -p harness --bin simulate -- --seed {{seed}}
 
+# Coverage-guided fuzzing of one target of harness/src/fuzz (needs a C++ compiler); `just fuzz requests 600`.
+fuzz target seconds="60" *flags:
+    fuzz/run {{target}} {{seconds}} {{flags}}
+
 # Five servers and a file (30,000 made-up records without one): kills, returns, everything read back after each step.
 survive *file:
     cargo run --release -p harness --bin survive -- {{file}}

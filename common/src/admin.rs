@@ -3,8 +3,9 @@
 //! It knows no routes: a closure turns a path into a [`Page`]. It only answers GET and HEAD, takes no request bodies, and
 //! changes nothing; so it needs no authentication beyond the address it is bound to.
 //!
-//! Bounds: [`CONNECTIONS`] at a time (more wait in the listener's queue), [`HEAD`] bytes of request head, [`PATIENCE`] to
-//! send it; a page is made only when its request is complete.
+//! Bounds: [`CONNECTIONS`] at a time (a further one takes the place of the oldest, so that nobody's idle connections hide
+//! the server's health), [`HEAD`] bytes of request head, [`PATIENCE`] to send it; a page is made only when its request is
+//! complete.
 #![allow(clippy::disallowed_methods)] // a shell: one task per connection
 
 use std::convert::Infallible;
@@ -20,8 +21,9 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+
+use crate::lobby::Lobby;
 
 /// Scrapers and dashboards keep a few connections open; more are a mistake.
 const CONNECTIONS: usize = 64;
@@ -76,19 +78,14 @@ pub async fn serve<R>(listener: TcpListener, route: R, stop: CancellationToken)
 where
     R: Fn(&str) -> Page + Send + Sync + 'static,
 {
-    let (route, room) = (Arc::new(route), Arc::new(Semaphore::new(CONNECTIONS)));
-    while let Some(Ok(permit)) = stop.run_until_cancelled(room.clone().acquire_owned()).await {
-        match stop.run_until_cancelled(listener.accept()).await {
-            None => return,
-            Some(Err(_)) => tokio::time::sleep(ACCEPT_PAUSE).await,
-            Some(Ok((stream, _))) => {
-                let (route, stop) = (route.clone(), stop.clone());
-                tokio::spawn(async move {
-                    stop.run_until_cancelled(connection(stream, route)).await;
-                    drop(permit);
-                });
-            }
-        }
+    let (route, room) = (Arc::new(route), Lobby::new(CONNECTIONS));
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let (route, stop, seat) = (route.clone(), stop.clone(), room.enter());
+        tokio::spawn(async move { stop.run_until_cancelled(seat.during(connection(stream, route))).await });
     }
 }
 
@@ -163,6 +160,13 @@ mod tests {
         assert!(ask(addr, "GET /nothing HTTP/1.1").await.starts_with("HTTP/1.1 404 "));
         assert!(ask(addr, "POST /healthz HTTP/1.1").await.starts_with("HTTP/1.1 405 "));
         assert!(ask(addr, "put k v").await.starts_with("HTTP/1.1 400 "));
+
+        // Idle connections do not keep anybody out.
+        let mut idle = Vec::new();
+        for _ in 0..2 * CONNECTIONS {
+            idle.push(TcpStream::connect(addr).await.unwrap());
+        }
+        assert!(ask(addr, "GET /healthz HTTP/1.1").await.starts_with("HTTP/1.1 200 OK\r\n"));
 
         stop.cancel();
         tokio::time::timeout(Duration::from_secs(10), server).await.unwrap().unwrap();

@@ -8,13 +8,15 @@ use serde::de::DeserializeOwned;
 /// foreign sender, and the connection is closed.
 pub const MAX_PAYLOAD: usize = 64 << 20;
 const HEAD: usize = 8;
+/// Room made for a frame that has only begun, at least; more follows as more has come.
+const ROOM: usize = 64 << 10;
 
 /// Why a stream of frames cannot be read on. The connection must be closed.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum FrameError {
     /// The announced length is over the limit.
-    #[error("peer frame of {0} bytes is over the limit of {MAX_PAYLOAD}: not a peer, or another version")]
-    TooLong(usize),
+    #[error("peer frame of {0} bytes is over the limit of {1}: not a peer, or another version")]
+    TooLong(usize, usize),
     /// The checksum is wrong.
     #[error("peer frame with a wrong checksum: the bytes were damaged on the way")]
     Checksum,
@@ -53,14 +55,24 @@ impl std::io::Write for Writer<'_> {
 /// # Errors
 /// The stream is unusable; see [`FrameError`].
 pub fn take<T: DeserializeOwned>(input: &mut BytesMut) -> Result<Option<T>, FrameError> {
+    take_up_to(input, MAX_PAYLOAD)
+}
+
+/// As [`take`], where frames with more than `limit` bytes of payload make no sense.
+///
+/// # Errors
+/// As [`take`].
+pub fn take_up_to<T: DeserializeOwned>(input: &mut BytesMut, limit: usize) -> Result<Option<T>, FrameError> {
     let Some(head) = input.get(..HEAD) else { return Ok(None) };
     let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let (length, crc) = (number(0) as usize, number(4));
-    if length > MAX_PAYLOAD {
-        return Err(FrameError::TooLong(length));
+    if length > limit {
+        return Err(FrameError::TooLong(length, limit));
     }
     let Some(payload) = input.get(HEAD..HEAD + length) else {
-        input.reserve(HEAD + length - input.len());
+        // Room grows with what has come: eight bytes must not be able to claim megabytes.
+        let missing = HEAD + length - input.len();
+        input.reserve(missing.min(input.len().max(ROOM)));
         return Ok(None);
     };
     if crc32fast::hash(payload) != crc {
@@ -104,5 +116,17 @@ mod tests {
             bad[at] ^= 1;
             assert_eq!(take::<PeerMsg>(&mut bad), Err(FrameError::Checksum));
         }
+    }
+
+    #[test]
+    fn what_is_announced_is_not_allocated() {
+        let announced = u32::try_from(MAX_PAYLOAD).unwrap().to_le_bytes();
+        let mut input = BytesMut::from(&[&announced[..], &[0; 6]].concat()[..]);
+        assert_eq!(take::<PeerMsg>(&mut input), Ok(None));
+        assert!(input.capacity() < 4 * ROOM, "{}", input.capacity());
+        let mut input = BytesMut::from(&[0xff; 10][..]);
+        assert_eq!(take::<PeerMsg>(&mut input), Err(FrameError::TooLong(u32::MAX as usize, MAX_PAYLOAD)));
+        let mut input = BytesMut::from(&[&4097_u32.to_le_bytes()[..], &[0; 4]].concat()[..]);
+        assert_eq!(take_up_to::<PeerMsg>(&mut input, 4096), Err(FrameError::TooLong(4097, 4096)));
     }
 }

@@ -57,10 +57,11 @@ macro_rules! counter {
         pub struct $name(pub $int);
 
         impl $name {
-            /// The number after this one.
+            /// The number after this one. The highest has none: it never occurs, except in files and messages that
+            /// somebody made up, which must not end the process that reads them.
             #[must_use]
             pub fn next(self) -> Self {
-                Self(self.0 + 1)
+                Self(self.0.saturating_add(1))
             }
         }
 

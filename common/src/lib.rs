@@ -1,17 +1,19 @@
 //! What every program of Annulus shares.
 //!
 //! Plain data (ids, views, entries, messages), the pure ring, and the codecs. Nothing in here opens a socket, starts a
-//! task or reads a clock, with three named exceptions, which shells call and cores never do: [`clock`], [`admin`] (the HTTP
-//! port of both servers) and [`logging`].
+//! task or reads a clock, with named exceptions, which shells call and cores never do: [`clock`], [`admin`] (the HTTP
+//! port of both servers), [`lobby`] (connections that wait to be known), [`files`] and [`logging`].
 
 pub mod admin;
 pub mod blob;
 pub mod clock;
 pub mod control;
 pub mod entry;
+pub mod files;
 pub mod frame;
 pub mod ids;
 pub mod lineage;
+pub mod lobby;
 pub mod logging;
 pub mod peer;
 pub mod position;
@@ -21,6 +23,7 @@ pub mod ring;
 pub mod sealed;
 pub mod switches;
 pub mod text;
+pub mod throttle;
 pub mod time;
 pub mod view;
 

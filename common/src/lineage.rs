@@ -49,10 +49,10 @@ impl Lineage {
                 return Some(floor);
             }
             if let Some(at) = other.0.iter().position(|o| o == first) {
-                let theirs = other.0.get(at + 1).map_or(other_end, |next| Seq(next.seq.0 - 1));
+                let theirs = other.0.get(at + 1).map_or(other_end, |next| Seq(next.seq.0.saturating_sub(1)));
                 return Some(my_end.min(theirs).max(floor));
             }
-            my_end = Seq(first.seq.0 - 1);
+            my_end = Seq(first.seq.0.saturating_sub(1));
         }
         (my_end <= floor).then_some(floor)
     }

@@ -350,6 +350,9 @@ impl Cluster {
     /// # Errors
     /// A sentence naming the one that does not hold.
     pub fn check(&self) -> Result<(), String> {
+        if !self.record.slots.is_power_of_two() {
+            return Err(format!("a ring of {} slots: not a power of two", self.record.slots));
+        }
         let mut epochs = std::collections::BTreeSet::new();
         for (at, view) in self.views.iter().enumerate() {
             view.check()?;

@@ -301,7 +301,7 @@ impl Ecs {
     }
 }
 
-/// What a client says goes to the log and the timeline: a little of it, and nothing that steers a terminal.
-fn shorten(text: &str) -> String {
+/// What others say goes to the log and the timeline: a little of it, and nothing that steers a terminal.
+pub(crate) fn shorten(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(60).collect()
 }

@@ -12,7 +12,7 @@ use common::{ClusterId, NodeId, Time};
 
 use crate::change::{Change, Departed, Homes, Parting};
 use crate::cluster::Command;
-use crate::core::{Action, Conn, Ecs};
+use crate::core::{Action, Conn, Ecs, shorten};
 use crate::planner;
 
 /// Who wants to take part.
@@ -81,7 +81,18 @@ impl Ecs {
         self.detector.registered(node, boot, conn, now);
         self.settle(now, commands, BTreeMap::new(), out);
         self.welcome(now, conn, node, boot, out);
+        self.tell_to_wait(conn, node, out);
         self.wake(now);
+    }
+
+    /// One change at a time: whoever comes in the middle of another is told what it waits for.
+    fn tell_to_wait(&self, conn: Conn, node: NodeId, out: &mut Vec<Action>) {
+        let waits = self.cluster.nodes().get(&node).is_some_and(|info| info.state == NodeState::Joining);
+        let other = self.cluster.change().filter(|change| waits && change.node() != Some(node));
+        if let Some(change) = other {
+            let text = format!("{} is in progress: your join waits for it", change.name());
+            out.push(Action::Send { conn, msg: FromEcs::Notice { text } });
+        }
     }
 
     fn admissible(&self, caller: &Caller) -> Result<(), Refusal> {
@@ -96,6 +107,7 @@ impl Ecs {
             );
             return Err(Refusal { reason, then: Then::Stop });
         }
+        check_spelling(info)?;
         self.check_departed(caller)?;
         self.check_identity(info)?;
         self.check_sole_copies(info)?;
@@ -256,5 +268,25 @@ impl Ecs {
         }
         let homes = planner::replace(&homes, old, node);
         vec![Command::Node(NodeInfo { state: NodeState::Up, ..info }), Command::Homes(Homes::pack(&homes))]
+    }
+}
+
+/// The longest host and port: a host name has 253 bytes at most.
+const LONGEST_ADDRESS: usize = 300;
+
+/// What an address is made of goes into the keyranges that clients read, and into logs: no separators, nothing endless.
+fn check_spelling(info: &NodeInfo) -> Result<(), Refusal> {
+    let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, ',' | ';' | '/');
+    let wrong = |text: &&String| text.is_empty() || text.len() > LONGEST_ADDRESS || text.contains(odd);
+    let addresses = [Some(&info.client_addr), Some(&info.peer_addr), info.admin_addr.as_ref()];
+    match addresses.into_iter().flatten().find(wrong) {
+        Some(text) => Err(Refusal {
+            reason: format!(
+                "{:?} is no address: host:port of at most {LONGEST_ADDRESS} bytes, without blanks, `,`, `;` and `/`",
+                shorten(text)
+            ),
+            then: Then::Stop,
+        }),
+        None => Ok(()),
     }
 }

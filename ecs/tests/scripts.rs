@@ -3,7 +3,8 @@
 //! Commands: `start N..`, `kill N..`, `freeze N`, `thaw N`, `cut N`, `mend N`, `wipe N as M`, `restore N` (new store),
 //! `copy N as M`, `unplug N..` (power lost), `hangup N`, `mute N` (no control connection), `deafen N M..` (N hears no M),
 //! `ecs stop|start`, `run MILLISECONDS`, `settle` (until nothing is left to do), `show`, `accuse N TIMES`,
-//! `set N WORD`, `leave N [force]`, `remove N M [force]`, `cancel N` and `progress N` (an operator asks through N),
+//! `set N WORD`, `leave N [force]`, `remove N M [force]`, `cancel N`, `progress N`,
+//! `plan N [WITHOUT]`, `rebalance N` (an operator asks through N),
 //! `stopping N`, `rejoin N`. Every command prints what the ECS logged meanwhile.
 
 mod puppets;
@@ -116,6 +117,11 @@ impl Stage {
                 self.0.wish(*name, Wish::Remove { node, force });
             }
             ("cancel", [name]) => self.0.wish(*name, Wish::Cancel),
+            ("plan", [name]) => self.0.wish(*name, Wish::Plan),
+            ("plan", [name, without]) => {
+                self.0.wish(*name, Wish::PlanWithout { node: NodeId(*without).to_string() });
+            }
+            ("rebalance", [name]) => self.0.wish(*name, Wish::Rebalance),
             ("progress", [name]) => self.0.wish(*name, Wish::Progress),
             ("stopping", [name]) => {
                 let conn = self.puppet(*name)?.conn.ok_or("not connected")?;

@@ -1,6 +1,8 @@
-//! How Annulus is tested: a deterministic simulation of whole clusters, and a checker of what clients saw in it.
+//! How Annulus is tested: a deterministic simulation of whole clusters, a checker of what clients saw in it,
+//! real processes, and hostile bytes.
 
 pub mod bench;
+pub mod fuzz;
 pub mod history;
 pub mod invariants;
 pub mod nemesis;

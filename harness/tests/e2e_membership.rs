@@ -1,7 +1,7 @@
 //! Servers come and go while clients write: nothing fails, nothing is lost, and every keyrange covers the circle.
 #![allow(clippy::disallowed_methods, clippy::print_stdout)] // waits with deadlines, so it reads the clock; tells what it saw
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -80,23 +80,25 @@ async fn write(
     (ledger, errors, gap)
 }
 
+type Names = BTreeMap<String, Option<Instant>>;
+
 /// Asks everybody for their keyranges all the time, and checks each.
 struct Watcher {
     stop: Arc<AtomicBool>,
-    /// Who may be named.
-    live: Arc<Mutex<BTreeSet<String>>>,
+    /// Who may be named: all that ever came, with the time at which they had gone.
+    live: Arc<Mutex<Names>>,
     thread: std::thread::JoinHandle<(usize, Vec<String>)>,
 }
 
 impl Watcher {
     fn start(first: &str) -> Watcher {
         let stop = Arc::new(AtomicBool::new(false));
-        let live = Arc::new(Mutex::new(BTreeSet::from([first.to_owned()])));
+        let live = Arc::new(Mutex::new(Names::from([(first.to_owned(), None)])));
         let (ends, servers) = (stop.clone(), live.clone());
         let thread = std::thread::spawn(move || {
             let (mut seen, mut wrong) = (0, Vec::new());
             while !ends.load(Ordering::Relaxed) && wrong.len() < 10 {
-                let now: Vec<String> = servers.lock().unwrap().iter().cloned().collect();
+                let now: Vec<String> = present(&servers.lock().unwrap());
                 for server in &now {
                     // One that does not serve (yet, or any more) says so, or has gone.
                     let Ok(keyrange) = Text::connect(server).and_then(|mut text| text.keyrange(false)) else {
@@ -106,7 +108,7 @@ impl Watcher {
                     let known = servers.lock().unwrap().clone();
                     wrong.extend(check(&keyrange, &known).err().map(|what| format!("{server}: {what}")));
                 }
-                std::thread::sleep(Duration::from_millis(10));
+                std::thread::sleep(Duration::from_millis(5));
             }
             (seen, wrong)
         });
@@ -114,13 +116,11 @@ impl Watcher {
     }
 
     fn joins(&self, server: &str) {
-        self.live.lock().unwrap().insert(server.to_owned());
+        self.live.lock().unwrap().insert(server.to_owned(), None);
     }
 
-    /// After a while, in which the others hear of it.
     fn has_gone(&self, server: &str) {
-        std::thread::sleep(STALE);
-        self.live.lock().unwrap().remove(server);
+        self.live.lock().unwrap().insert(server.to_owned(), Some(Instant::now()));
     }
 
     fn stop(self) -> usize {
@@ -131,15 +131,20 @@ impl Watcher {
     }
 }
 
+fn present(names: &Names) -> Vec<String> {
+    names.iter().filter(|(_, gone)| gone.is_none()).map(|(name, _)| name.clone()).collect()
+}
+
 /// Every position once, each with a server that is there.
-fn check(keyrange: &Keyrange, live: &BTreeSet<String>) -> Result<(), String> {
+fn check(keyrange: &Keyrange, live: &Names) -> Result<(), String> {
     let Keyrange(arcs) = keyrange;
     for (at, arc) in arcs.iter().enumerate() {
         let before = &arcs[(at + arcs.len() - 1) % arcs.len()];
         if arc.from != before.to.wrapping_add(1) {
             return Err(format!("a gap or an overlap at {:032x}: {arcs:?}", arc.from));
         }
-        if !live.contains(&arc.server) {
+        let there = |gone: &Option<Instant>| gone.is_none_or(|at| at.elapsed() < STALE);
+        if !live.get(&arc.server).is_some_and(there) {
             return Err(format!("{} is named, which is not there: {arcs:?}", arc.server));
         }
     }

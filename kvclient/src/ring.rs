@@ -3,7 +3,7 @@
 //! It is a cache of one answer to `keyrange` and one to `keyrange_read`, replaced as a whole. It may be old: the servers
 //! check every request, so an old cache costs a round trip and never a wrong answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::position::Position;
 
@@ -74,25 +74,79 @@ struct Segment {
     readers: Vec<Address>,
 }
 
+/// More readers than this of one position are not kept: far more than there are copies, and an answer that names them all
+/// for every position would fill the memory.
+pub const READERS: usize = 32;
+
+/// Who is responsible, while the circle is walked along once from its beginning.
+struct Sweep<'a> {
+    /// By their place in the list: the first counts.
+    coordinators: BTreeMap<usize, &'a Address>,
+    /// Each with the number of its arcs.
+    readers: BTreeMap<&'a Address, usize>,
+}
+
+impl<'a> Sweep<'a> {
+    fn coordinator(&mut self, begins: bool, at: usize, arc: &'a Arc) {
+        if begins {
+            self.coordinators.insert(at, &arc.address);
+        } else {
+            self.coordinators.remove(&at);
+        }
+    }
+
+    fn reader(&mut self, begins: bool, arc: &'a Arc) {
+        let arcs = self.readers.entry(&arc.address).or_default();
+        *arcs = if begins { *arcs + 1 } else { arcs.saturating_sub(1) };
+        if *arcs == 0 {
+            self.readers.remove(&arc.address);
+        }
+    }
+
+    fn segment(&self, first: Position) -> Segment {
+        Segment {
+            first,
+            coordinator: self.coordinators.values().next().map(|address| (*address).clone()),
+            readers: self.readers.keys().take(READERS).map(|address| (*address).clone()).collect(),
+        }
+    }
+}
+
+/// Where arcs begin and end behind the circle's beginning: position, whether it begins, which. Those that are the whole
+/// circle do neither.
+fn crossings(arcs: &[Arc]) -> impl Iterator<Item = (Position, bool, usize)> {
+    let ends = arcs.iter().enumerate().map(|(at, arc)| (arc.from, Position(arc.to.0.wrapping_add(1)), at));
+    let ends = ends.filter(|(from, behind, _)| from != behind);
+    ends.flat_map(|(from, behind, at)| [(from, true, at), (behind, false, at)]).filter(|(at, ..)| at.0 != 0)
+}
+
 impl Ring {
-    /// A ring from both keyranges.
+    /// A ring from both keyranges. Takes time in proportion to their length, whatever they say.
     #[must_use]
     pub fn new(coordinators: &[Arc], readers: &[Arc]) -> Ring {
-        let both = || coordinators.iter().chain(readers);
-        let mut borders: BTreeSet<Position> =
-            both().flat_map(|arc| [arc.from, Position(arc.to.0.wrapping_add(1))]).collect();
-        borders.insert(Position(0));
-        let segments = borders.into_iter().map(|first| Segment {
-            first,
-            coordinator: coordinators.iter().find(|arc| arc.contains(first)).map(|arc| arc.address.clone()),
-            readers: {
-                let of: BTreeSet<&Address> =
-                    readers.iter().filter(|arc| arc.contains(first)).map(|arc| &arc.address).collect();
-                of.into_iter().cloned().collect()
-            },
-        });
-        let servers: BTreeSet<&Address> = both().map(|arc| &arc.address).collect();
-        Ring { segments: segments.collect(), servers: servers.into_iter().cloned().collect() }
+        let mut sweep = Sweep { coordinators: BTreeMap::new(), readers: BTreeMap::new() };
+        let at_zero = |arc: &&Arc| arc.contains(Position(0));
+        let first = coordinators.iter().enumerate().filter(|(_, arc)| at_zero(arc));
+        first.for_each(|(at, arc)| sweep.coordinator(true, at, arc));
+        readers.iter().filter(at_zero).for_each(|arc| sweep.reader(true, arc));
+        let mut borders: Vec<(Position, bool, bool, usize)> = crossings(coordinators)
+            .map(|(position, begins, at)| (position, begins, true, at))
+            .chain(crossings(readers).map(|(position, begins, at)| (position, begins, false, at)))
+            .collect();
+        borders.sort_unstable();
+        let mut segments = vec![sweep.segment(Position(0))];
+        for here in borders.chunk_by(|a, b| a.0 == b.0) {
+            for (_, begins, coordinates, at) in here {
+                if *coordinates {
+                    sweep.coordinator(*begins, *at, &coordinators[*at]);
+                } else {
+                    sweep.reader(*begins, &readers[*at]);
+                }
+            }
+            segments.push(sweep.segment(here[0].0));
+        }
+        let servers: BTreeSet<&Address> = coordinators.iter().chain(readers).map(|arc| &arc.address).collect();
+        Ring { segments, servers: servers.into_iter().cloned().collect() }
     }
 
     fn at(&self, position: Position) -> Option<&Segment> {
@@ -150,6 +204,15 @@ mod tests {
     fn an_empty_ring_knows_nobody() {
         assert_eq!(Ring::default().coordinator(Position(7)), None);
         assert!(Ring::default().readers(Position(7)).is_empty());
+    }
+
+    /// Trying every arc at every border would take hours here.
+    #[test]
+    fn an_endless_keyrange_is_taken_in_all_the_same() {
+        let arcs: Vec<Arc> = (0..100_000).map(|at| arc(at, u128::MAX - at, &format!("h:{}", at % 50_000))).collect();
+        let ring = Ring::new(&arcs, &arcs);
+        assert_eq!(ring.coordinator(Position(70_000)).unwrap().as_str(), "h:0");
+        assert_eq!((ring.readers(Position(70_000)).len(), ring.servers().len()), (READERS, 50_000));
     }
 
     proptest! {

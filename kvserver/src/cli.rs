@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use common::admin::{self, Page};
-use common::{Time, clock, logging};
+use common::{Time, clock, files, logging};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -39,8 +39,10 @@ const BACKLOG: u32 = 1024;
 const READY_POLL: Duration = Duration::from_millis(5);
 /// Nothing is waited for in silence for longer than this.
 const SILENCE: Duration = Duration::from_secs(2);
-/// File descriptors beside those of clients: journal, checkpoint, peers, the ECS, the admin port.
-const OWN_FILES: u64 = 256;
+/// File descriptors beside those of clients, with every one of these at its bound: journal, checkpoint and the ECS (64),
+/// clients that are being turned away (64), the admin port (64), strangers on the peer port (64) and servers that the ECS has
+/// not told of (2 x 32), and four connections each to 64 peers.
+const OWN_FILES: u64 = 576;
 
 const COULD_NOT_START: u8 = 1;
 const WRONG_FLAGS: u8 = 2;
@@ -175,6 +177,7 @@ fn settings(config: &Config, max_connections: usize) -> Settings {
         bounds: config.bounds,
         admin_token: config.admin_token.as_deref().map(Arc::from),
         max_connections,
+        max_memory: config.max_client_memory,
     }
 }
 
@@ -308,18 +311,10 @@ fn warn(config: &Config) {
     }
 }
 
-/// How many client connections the limit of open files leaves room for, once it is raised as far as this process may. The
-/// usual 1,024 are no limit on purpose; and clients must never take the files that journal, checkpoint and peers need.
+/// How many client connections the limit of open files leaves room for, once it is raised as far as this process may.
+/// Clients must never take the files that journal, checkpoint and peers need.
 fn room_for(connections: usize) -> usize {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    let wanted = connections as u64 + OWN_FILES;
-    let highest = limit.maximum.unwrap_or(u64::MAX);
-    if limit.current.is_some_and(|current| current < wanted) {
-        limit.current = Some(wanted.min(highest));
-        let _ = setrlimit(Resource::Nofile, limit);
-    }
-    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let files = files::allow(connections as u64 + OWN_FILES);
     let room = usize::try_from(files.saturating_sub(OWN_FILES).max(1)).unwrap_or(usize::MAX);
     if room < connections {
         log::warn!(

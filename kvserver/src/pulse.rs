@@ -27,6 +27,8 @@ use crate::node::{Node, metrics};
 const HEARTBEAT: Duration = Duration::from_millis(100);
 /// Rounds on demand (a view changed) are at least this far apart.
 const CLOSEST: Duration = Duration::from_millis(5);
+/// The longest frame: a beacon for each slot of the largest ring.
+const LONGEST: usize = 4 << 20;
 /// An fsync that takes longer than this is told to the ECS, which moves our slots elsewhere.
 const STALLED: Duration = Duration::from_secs(2);
 
@@ -83,7 +85,7 @@ pub(crate) async fn receive(node: &Node, from: NodeId, stream: TcpStream, input:
 
 async fn listen_to(node: &Node, from: NodeId, mut stream: TcpStream, mut input: BytesMut) -> anyhow::Result<()> {
     loop {
-        while let Some(pulse) = frame::take::<Pulse>(&mut input)? {
+        while let Some(pulse) = frame::take_up_to::<Pulse>(&mut input, LONGEST)? {
             match pulse {
                 Pulse::Beacon { sent, lease_ms, slots } => on_beacon(node, from, sent, lease_ms, &slots)?,
                 Pulse::BeaconAck { sent, answered, slots } => on_ack(node, from, sent, answered, &slots),

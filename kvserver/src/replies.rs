@@ -17,6 +17,9 @@ use crate::replica::{Reply, Token};
 /// Connections are spread over this many locks, so that registering one rarely meets completing for another.
 const SHARDS: usize = 16;
 
+/// Answers for which an empty inbox keeps room.
+const KEEP: usize = 64;
+
 /// All connections that may wait for answers.
 #[derive(Debug, Default)]
 pub struct Replies {
@@ -73,6 +76,14 @@ impl Replies {
         }
     }
 
+    /// Wakes a connection, so that it looks at what else has changed.
+    pub fn nudge(&self, conn: u32) {
+        let inbox = self.shard(conn).read().unwrap_or_else(PoisonError::into_inner).get(&conn).cloned();
+        if let Some(inbox) = inbox {
+            inbox.nudge();
+        }
+    }
+
     /// Wakes every connection that waits, so that each looks at what else has changed.
     pub fn nudge_all(&self) {
         for shard in &self.shards {
@@ -110,6 +121,9 @@ impl Inbox {
             return Poll::Pending;
         }
         into.append(&mut arrived.replies);
+        if arrived.replies.capacity() > KEEP {
+            arrived.replies = Vec::new();
+        }
         Poll::Ready(())
     }
 
@@ -130,6 +144,12 @@ impl Registered {
     #[must_use]
     pub fn token(&self, index: u64) -> Token {
         Token { conn: self.conn, index }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn conn(&self) -> u32 {
+        self.conn
     }
 
     /// Where its answers arrive.

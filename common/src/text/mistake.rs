@@ -37,6 +37,11 @@ pub enum Mistake {
     /// The lengths of a length-prefixed request are not numbers, or not as many as needed.
     #[error("`{0}` needs decimal lengths: write `{0} {1}`, end the line, then send exactly that many bytes")]
     Lengths(&'static str, &'static str),
+    /// The line of a length-prefixed request is longer than any that makes sense.
+    #[error(
+        "header of a length-prefixed request over the limit of {0} bytes: write lengths without leading zeros or blanks"
+    )]
+    Header(usize),
     /// A length-prefixed key over the store's limit.
     #[error("key of {0} bytes is over the limit of {1}: take a shorter key (the announced bytes are skipped)")]
     Key(u64, usize),

@@ -11,6 +11,12 @@ use super::{Dialect, Form, Limits, Mistake, Once, Request, WriteRequest};
 use crate::entry::RequestId;
 use crate::position::Position;
 
+/// Carriage returns at a line's end that do not count towards its limit.
+const RETURNS: usize = 2;
+/// The longest line of a length-prefixed request. It is looked at again whenever more of what it announces has come, so a
+/// long one (of zeros, of blanks) would cost its length for each byte that follows.
+const HEADER: usize = 256;
+
 /// Finds the requests in a stream of bytes.
 #[derive(Clone, Debug)]
 pub struct RequestParser {
@@ -88,11 +94,12 @@ impl RequestParser {
         };
         self.scanned = 0;
         let line = trim_end(&rest[..end]);
-        if line.len() > self.limits.line {
+        if line.len() > self.limits.line || end > self.limits.line + RETURNS {
             return (at + end + 1, Parsed::Mistake(Mistake::Line(self.limits.line)));
         }
         match self.line(line) {
             Line::Whole(parsed) => (at + end + 1, parsed),
+            Line::Counted { .. } if line.len() > HEADER => (at + end + 1, Parsed::Mistake(Mistake::Header(HEADER))),
             Line::Counted { verb, key, value, once } => self.counted(input, at, end, (verb, key, value, once)),
         }
     }
@@ -112,8 +119,10 @@ impl RequestParser {
     }
 
     fn unfinished<'a>(&mut self, at: usize, rest: &'a [u8]) -> (usize, Parsed<'a>) {
-        // Carriage returns may still turn out to be the line's end, but not any number of them.
-        if trim_end(rest).len() > self.limits.line || rest.len() > self.limits.line + 2 {
+        // Carriage returns may still turn out to be the line's end, but not any number of them. They are only counted once
+        // there may be too many: this is asked with every byte of a slow line.
+        let line = self.limits.line;
+        if rest.len() > line && (rest.len() > line + RETURNS || trim_end(rest).len() > line) {
             (self.scanned, self.skip) = (0, Skip::Line);
             return (at + rest.len(), Parsed::Mistake(Mistake::Line(self.limits.line)));
         }

@@ -1,8 +1,7 @@
 //! Heartbeats: a thread, a runtime and connections of their own, so that neither a long fsync nor a flood of other lines
 //! makes a live server look dead.
 //!
-//! Only the newest heartbeat of each process is kept until the driver takes it: the board cannot grow beyond the number of
-//! connections.
+//! Only the newest heartbeat of each process is kept until the driver takes it, and of no more than [`PROCESSES`].
 #![allow(clippy::disallowed_methods)] // a shell: a thread, and a task per connection
 
 use std::collections::BTreeMap;
@@ -18,6 +17,9 @@ use super::{Shared, lines};
 
 /// A heartbeat is one short line.
 const LINE: usize = 4096;
+/// Processes whose heartbeats may wait. One connection can name any number of them, and the driver may be waiting for its
+/// disk: those that do not fit in come again.
+const PROCESSES: usize = 4096;
 /// Connections on their way from the listener to this thread. When it is full the listener waits.
 const ARRIVING: usize = 64;
 
@@ -29,7 +31,12 @@ type Newest = BTreeMap<(NodeId, BootId), Heartbeat>;
 
 impl Board {
     fn put(&self, beat: Heartbeat) {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).insert((beat.node, beat.boot), beat);
+        let mut newest = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = (beat.node, beat.boot);
+        if newest.len() < PROCESSES || newest.contains_key(&name) {
+            newest.insert(name, beat);
+        }
+        drop(newest);
         self.0.1.notify_one();
     }
 

@@ -1,19 +1,23 @@
 //! TCP connections: the first line says what each is for.
 //!
-//! Bounds: [`CONNECTIONS`] in all (more are told so and closed), [`FIRST`] to say something, line lengths by kind,
-//! [`OUTBOX`] lines to a server that does not read.
+//! Bounds: [`STRANGERS`] that have not said it yet and [`ASKERS`] that ask questions (for a further one the oldest of its
+//! kind is closed, so that idle crowds keep nobody out), [`SERVERS`] for everything servers say, [`FIRST`] to say something,
+//! line lengths by kind, [`LARGE`] long lines at a time, [`OUTBOX`] lines and [`OUTBOX_BYTES`] to a server that does not read.
 #![allow(clippy::disallowed_methods)] // a shell: a task per connection
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use common::clock;
 use common::control::{FromServer, Question};
+use common::lobby::{Lobby, Seat};
+use common::throttle::Throttle;
 use tokio::io::{AsyncWriteExt as _, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
 use super::beats::Arrival;
@@ -21,8 +25,14 @@ use super::driver::Input;
 use super::{Shared, lines};
 use crate::core::{Conn, Event};
 
-/// Two per server, and some for questions.
-const CONNECTIONS: usize = 2048;
+/// Connections whose first line has not come.
+const STRANGERS: usize = 256;
+/// Connections that ask questions.
+const ASKERS: usize = 256;
+/// Connections of servers: two of each.
+const SERVERS: usize = 2048;
+/// All of these, the admin port's, probes and the log: what the limit of open files has to allow.
+pub(crate) const FILES: u64 = 3072;
 /// How long a new connection may be silent.
 const FIRST: Duration = Duration::from_secs(10);
 /// How long one that asks questions may be silent.
@@ -33,8 +43,18 @@ const WRITE: Duration = Duration::from_secs(10);
 const SHORT: usize = 64 << 10;
 /// A server's report: some 120 bytes a slot, for the largest ring.
 const LONG: usize = 8 << 20;
+/// Longer lines than [`SHORT`] that are read, or wait for the core, at a time. The others wait their turn.
+pub(crate) const LARGE: usize = 32;
+/// How long the rest of a long line may take, so that a slow one does not hold a place for ever.
+const REST: Duration = Duration::from_secs(10);
+/// Room for reading: small, since most connections say little.
+const READ: usize = 8 << 10;
 /// Lines that may wait to be sent to a server.
 const OUTBOX: usize = 1024;
+/// The same in bytes; one line more may lie on top.
+const OUTBOX_BYTES: usize = 32 << 20;
+/// How often callers that are turned away are mentioned while they keep coming.
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(5);
 /// How long to wait when no connection can be accepted (no file descriptors left).
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -42,22 +62,54 @@ static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 type Reader = BufReader<OwnedReadHalf>;
 
+/// Lines on their way to one server, bounded in number and bytes.
+#[derive(Clone)]
+pub(crate) struct Outbox {
+    lines: mpsc::Sender<Bytes>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Outbox {
+    /// False: it is full, or nobody writes it out any more.
+    pub(crate) fn push(&self, line: Bytes) -> bool {
+        let length = line.len();
+        let before = self.bytes.fetch_add(length, Ordering::Relaxed);
+        let pushed = before <= OUTBOX_BYTES && self.lines.try_send(line).is_ok();
+        if !pushed {
+            self.bytes.fetch_sub(length, Ordering::Relaxed);
+        }
+        pushed
+    }
+}
+
+/// Where connections of each kind have their place.
+#[derive(Clone)]
+struct Places {
+    strangers: Arc<Lobby>,
+    askers: Arc<Lobby>,
+    servers: Arc<Semaphore>,
+}
+
 /// Accepts connections until the shell stops.
 pub(crate) async fn accept(listener: TcpListener, shared: Shared, pulse: mpsc::Sender<Arrival>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let servers = Arc::new(Semaphore::new(SERVERS));
+    let places = Places { strangers: Lobby::new(STRANGERS), askers: Lobby::new(ASKERS), servers };
+    let mut complaints = Throttle::new(COMPLAINT_PAUSE);
     while let Some(accepted) = shared.stop.run_until_cancelled(listener.accept()).await {
-        let Ok((stream, peer)) = accepted else {
-            tokio::time::sleep(PAUSE).await;
-            continue;
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                if complaints.say(clock::now(), 1).is_some() {
+                    log::warn!("cannot accept connections: {error}; too many open files: see ulimit -n");
+                }
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
         };
-        let Ok(permit) = room.clone().try_acquire_owned() else {
-            log::warn!("{peer} is turned away: {CONNECTIONS} connections are open");
-            continue;
-        };
-        let (shared, pulse) = (shared.clone(), pulse.clone());
+        let (shared, pulse, places, seat) = (shared.clone(), pulse.clone(), places.clone(), places.strangers.enter());
         tokio::spawn(async move {
             let stop = shared.stop.clone();
-            let served = stop.run_until_cancelled(serve(stream, shared, pulse, permit)).await;
+            let served = stop.run_until_cancelled(serve(stream, shared, pulse, &places, seat)).await;
             if let Some(Err(error)) = served {
                 log::debug!("connection from {peer} ended: {error}");
             }
@@ -69,29 +121,46 @@ async fn serve(
     stream: TcpStream,
     shared: Shared,
     pulse: mpsc::Sender<Arrival>,
-    permit: OwnedSemaphorePermit,
+    places: &Places,
+    seat: Seat,
 ) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let (read, mut write) = stream.into_split();
-    let mut input = BufReader::with_capacity(SHORT, read);
+    let mut input = BufReader::with_capacity(READ, read);
     let mut line = Vec::new();
-    if !timeout(FIRST, lines::next(&mut input, &mut line, SHORT)).await?? {
+    let Some(first) = seat.during(timeout(FIRST, lines::next(&mut input, &mut line, SHORT))).await else {
+        return Ok(());
+    };
+    if !first?? {
         return Ok(());
     }
-    match serde_json::from_slice(&line) {
-        Ok(FromServer::Heartbeat(first)) => {
+    drop(seat);
+    let of_a_server = match serde_json::from_slice(&line) {
+        Ok(message @ (FromServer::Heartbeat(_) | FromServer::Register { .. })) => message,
+        Ok(_) => return write.write_all(b"{\"error\":\"register first\"}\n").await,
+        Err(_) => {
+            let seat = places.askers.enter();
+            return seat.during(questions(input, write, line, shared)).await.unwrap_or(Ok(()));
+        }
+    };
+    let Ok(permit) = places.servers.clone().try_acquire_owned() else {
+        return write.write_all(b"{\"error\":\"too many servers are connected: try again\"}\n").await;
+    };
+    match of_a_server {
+        FromServer::Heartbeat(first) => {
             let rest = input.buffer().to_vec();
             let Ok(stream) = input.into_inner().reunite(write) else { return Ok(()) };
             let arrival = Arrival { stream: stream.into_std()?, first, rest, permit };
             let _ = pulse.send(arrival).await;
             Ok(())
         }
-        Ok(FromServer::Register { info, cluster, rejoin }) => {
+        FromServer::Register { info, cluster, rejoin } => {
             let conn = Conn(NUMBER.fetch_add(1, Ordering::Relaxed));
-            control(input, write, conn, Event::Register { conn, info, cluster, rejoin }, shared).await
+            let ended = control(input, write, conn, Event::Register { conn, info, cluster, rejoin }, shared).await;
+            drop(permit);
+            ended
         }
-        Ok(_) => write.write_all(b"{\"error\":\"register first\"}\n").await,
-        Err(_) => questions(input, write, line, shared).await,
+        _ => Ok(()),
     }
 }
 
@@ -103,14 +172,16 @@ async fn control(
     first: Event,
     shared: Shared,
 ) -> std::io::Result<()> {
-    let (outbox, lines) = mpsc::channel(OUTBOX);
+    let (sender, lines) = mpsc::channel(OUTBOX);
+    let outbox = Outbox { lines: sender, bytes: Arc::default() };
+    let waiting = outbox.bytes.clone();
     let tell = |event| shared.events.send(Input::Event(event));
     if shared.events.send(Input::Open(conn, outbox)).await.is_err() || tell(first).await.is_err() {
         return Ok(());
     }
     let ended = tokio::select! {
         ended = hear(&mut input, conn, &shared) => ended,
-        ended = speak(write, lines) => ended,
+        ended = speak(write, lines, &waiting) => ended,
     };
     let _ = tell(Event::Closed { conn }).await;
     ended
@@ -118,7 +189,18 @@ async fn control(
 
 async fn hear(input: &mut Reader, conn: Conn, shared: &Shared) -> std::io::Result<()> {
     let mut line = Vec::new();
-    while lines::next(input, &mut line, LONG).await? {
+    loop {
+        let place = match lines::begin(input, &mut line, SHORT).await? {
+            lines::Begun::Whole => None,
+            lines::Begun::End => return Ok(()),
+            lines::Begun::Longer => {
+                let Ok(place) = shared.large.clone().acquire_owned().await else { return Ok(()) };
+                if !timeout(REST, lines::rest(input, &mut line, LONG)).await?? {
+                    return Ok(());
+                }
+                Some(place)
+            }
+        };
         let event = match serde_json::from_slice(&line)? {
             FromServer::Ask(asks) => Event::Ask { conn, asks },
             FromServer::Report(report) => Event::Report { conn, report },
@@ -128,17 +210,25 @@ async fn hear(input: &mut Reader, conn: Conn, shared: &Shared) -> std::io::Resul
             FromServer::Register { info, cluster, rejoin } => Event::Register { conn, info, cluster, rejoin },
             FromServer::Heartbeat(_) => continue,
         };
-        if shared.events.send(Input::Event(event)).await.is_err() {
-            break;
+        let input = match place {
+            None => Input::Event(event),
+            Some(place) => Input::Large(event, place),
+        };
+        if shared.events.send(input).await.is_err() {
+            return Ok(());
         }
     }
-    Ok(())
 }
 
 /// Writes what the core sends, until it hangs up.
-async fn speak(mut write: OwnedWriteHalf, mut lines: mpsc::Receiver<Bytes>) -> std::io::Result<()> {
+async fn speak(
+    mut write: OwnedWriteHalf,
+    mut lines: mpsc::Receiver<Bytes>,
+    waiting: &AtomicUsize,
+) -> std::io::Result<()> {
     while let Some(line) = lines.recv().await {
         timeout(WRITE, write.write_all(&line)).await??;
+        waiting.fetch_sub(line.len(), Ordering::Relaxed);
     }
     write.shutdown().await
 }

@@ -10,10 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::clock;
 use common::control::FromEcs;
-use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::Shared;
+use super::connections::Outbox;
 use super::probe::Prober;
 use crate::core::{Action, Conn, Event};
 use crate::store::{Store, StoreError};
@@ -28,16 +28,18 @@ const SLEEP: Duration = Duration::from_secs(1);
 /// What comes to the core.
 pub(crate) enum Input {
     /// A control connection begins: where its lines go.
-    Open(Conn, mpsc::Sender<Bytes>),
+    Open(Conn, Outbox),
     /// Something happened.
     Event(Event),
+    /// The same, with the place that its long line takes until it has been heard.
+    Large(Event, OwnedSemaphorePermit),
 }
 
 struct Driver {
     shared: Shared,
     store: Store,
     prober: Prober,
-    outboxes: BTreeMap<Conn, mpsc::Sender<Bytes>>,
+    outboxes: BTreeMap<Conn, Outbox>,
     /// The last line that was written out: updates go to many, and are the same for all.
     last: Option<(FromEcs, Bytes)>,
 }
@@ -85,6 +87,10 @@ impl Driver {
                         self.outboxes.insert(conn, outbox);
                     }
                     Input::Event(event) => self.handle(event)?,
+                    Input::Large(event, place) => {
+                        self.handle(event)?;
+                        drop(place);
+                    }
                 }
             }
             // Only now, when all that had come was heard: after a slow fsync nobody is called silent unheard. A flood of
@@ -136,14 +142,10 @@ impl Driver {
                 Bytes::from(line)
             }
         };
-        match outbox.try_send(line.clone()) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => {
-                log::warn!("connection {}: the server does not read what it is told: disconnected", conn.0);
-                self.outboxes.remove(&conn);
-            }
-            // It has just ended; the core will be told.
-            Err(TrySendError::Closed(_)) => drop(self.outboxes.remove(&conn)),
+        if !outbox.push(line.clone()) {
+            // Or it has just ended, and the core will be told.
+            log::debug!("connection {}: the server does not read what it is told: disconnected", conn.0);
+            self.outboxes.remove(&conn);
         }
         self.last = Some((msg, line));
     }

@@ -17,7 +17,7 @@ use common::admin::{self, Page};
 use common::clock;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::core::{Config, Ecs};
@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     ecs: Arc<Mutex<Ecs>>,
     events: mpsc::Sender<driver::Input>,
     beats: beats::Board,
+    /// Places for long lines.
+    large: Arc<Semaphore>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -68,7 +70,15 @@ impl Server {
         let (events, inputs) = mpsc::channel(EVENTS);
         let stop = CancellationToken::new();
         let beats = beats::Board::default();
-        let shared = Shared { ecs: Arc::new(Mutex::new(ecs)), events, beats, stop };
+        let large = Arc::new(Semaphore::new(connections::LARGE));
+        let files = common::files::allow(connections::FILES);
+        if files < connections::FILES {
+            log::warn!(
+                "{files} open files are allowed (ulimit -Hn), {} are wanted: a crowd can keep servers out",
+                connections::FILES
+            );
+        }
+        let shared = Shared { ecs: Arc::new(Mutex::new(ecs)), events, beats, large, stop };
         let prober = probe::Prober { cluster, timeout: probe, events: shared.events.clone(), runtime: runtime.clone() };
         let driver = driver::start(shared.clone(), opened.store, inputs, prober)?;
         let pulse = beats::start(&shared)?;

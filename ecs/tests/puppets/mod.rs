@@ -77,7 +77,9 @@ pub fn record(slots: u16) -> ClusterRecord {
 
 impl Theatre {
     pub fn new(slots: u16) -> Theatre {
-        let (config, durable, now) = (Config::default(), Cluster::new(record(slots)), Time(10_000_000));
+        // Rings are small here: evening out is to take several steps.
+        let config = Config { moves: 2, ..Config::default() };
+        let (durable, now) = (Cluster::new(record(slots)), Time(10_000_000));
         let ecs = Some(Ecs::new(config.clone(), durable.clone(), now));
         Theatre {
             now,

@@ -136,6 +136,31 @@ impl Cluster {
         self.processes.servers()[number - 1].id()
     }
 
+    /// The process id of the ecs.
+    #[must_use]
+    pub fn ecs_pid(&self) -> u32 {
+        self.processes.ecs().id()
+    }
+
+    /// How many bytes server `number` has logged, or the ecs if it is 0.
+    ///
+    /// # Panics
+    /// Its log cannot be looked at.
+    #[must_use]
+    pub fn logged(&self, number: usize) -> u64 {
+        let process = if number == 0 { self.processes.ecs() } else { &self.processes.servers()[number - 1] };
+        std::fs::metadata(process.log()).expect("every process has a log").len()
+    }
+
+    /// The ecs's whole status.
+    ///
+    /// # Panics
+    /// It does not answer.
+    #[must_use]
+    pub fn status(&self) -> serde_json::Value {
+        self.processes.status().unwrap_or_else(|error| panic!("{error:#}\n{}", self.processes.logs(40)))
+    }
+
     /// Server `number`'s status, as it tells it.
     ///
     /// # Panics

@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod cluster;
+pub mod crowd;
 mod ledger;
 pub mod memory;
 mod records;

@@ -8,6 +8,7 @@ use common::clock;
 use serde_json::{Value, json};
 
 use super::out::{Out, Problem};
+use super::status;
 use crate::address::Address;
 use crate::client::Client;
 use crate::error::Error;
@@ -20,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const BUSY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// How often it is looked how far the change is, on a terminal and elsewhere.
 const LOOK: Duration = Duration::from_millis(250);
+/// Looks in a row at which nobody answers before one gives up.
+const SILENT: u32 = 120;
 /// How often that is said where nobody watches.
 const SAY: Duration = Duration::from_secs(2);
 /// The variable that holds the token for servers on other machines.
@@ -89,15 +92,35 @@ impl Membership {
 /// # Errors
 /// Why it is not done.
 pub async fn run(client: &Client, wish: &Membership, out: Out) -> Result<(), Problem> {
+    let others = if wish.begins() && !wish.no_wait { others(client, wish).await } else { Vec::new() };
     let answer = ask_until_free(client, wish, out).await?;
-    if !wish.begins() || wish.no_wait {
-        return out.say(&answer, &json!({ "ok": true, "answer": parsed(&answer) }));
+    if others.is_empty() {
+        let parsed = parsed(&answer);
+        let text = describe(&parsed).or_else(|| explain(&parsed)).unwrap_or(answer);
+        return out.say(&text, &json!({ "ok": true, "answer": parsed }));
     }
     if !out.json {
         out.note(&answer);
     }
-    let text = wait(client, out).await?;
+    let text = wait(client, &others, out).await?;
     out.say(&text, &json!({ "ok": true, "answer": answer, "result": text }))
+}
+
+/// Whom to ask how far it is: those who stay. They are known now, and the one that leaves may not be there to be asked.
+async fn others(client: &Client, wish: &Membership) -> Vec<Address> {
+    let status = match &wish.wanted {
+        Wanted::Leave(server) => match client.ask_server(server, "status", PATIENCE).await {
+            Ok(Reply::Done(Answer::Text(text))) => text,
+            _ => String::new(),
+        },
+        _ => client.ask("status").await.unwrap_or_default(),
+    };
+    let goes = |server: &Address| match &wish.wanted {
+        Wanted::Leave(leaver) => server == leaver,
+        Wanted::Remove(node) => server.as_str() == node,
+        _ => false,
+    };
+    status::known(&status).into_keys().filter(|server| !goes(server)).collect()
 }
 
 fn parsed(answer: &str) -> Value {
@@ -142,12 +165,20 @@ async fn ask(client: &Client, wish: &Membership) -> Result<Result<String, String
 }
 
 /// Until nothing is in progress: how the last change ended.
-async fn wait(client: &Client, out: Out) -> Result<String, Problem> {
-    let (mut said, mut shown) = (clock::now(), false);
+async fn wait(client: &Client, servers: &[Address], out: Out) -> Result<String, Problem> {
+    let (mut said, mut shown, mut silent) = (clock::now(), false, 0);
     let result = loop {
         tokio::time::sleep(LOOK).await;
         // Servers may be busy with coming and going; the next answer does as well.
-        let Ok(text) = client.ask("change").await else { continue };
+        let Some(text) = change(client, servers).await else {
+            silent += 1;
+            if silent > SILENT {
+                let message = "no server says how far it is; the change goes on: see `change`".to_owned();
+                return Err(Problem { code: exit::UNAVAILABLE, kind: "refused", message });
+            }
+            continue;
+        };
+        silent = 0;
         if let Some(rest) = text.strip_prefix("none") {
             break rest.strip_prefix("; last: ").unwrap_or("done").to_owned();
         }
@@ -167,6 +198,16 @@ async fn wait(client: &Client, out: Out) -> Result<String, Problem> {
         return Err(Problem { code: exit::SERVER, kind: "undone", message: result });
     }
     Ok(result)
+}
+
+/// What the first server that answers says of the change in progress.
+async fn change(client: &Client, servers: &[Address]) -> Option<String> {
+    for server in servers {
+        if let Ok(Reply::Done(Answer::Text(text))) = client.ask_server(server, "change", PATIENCE).await {
+            return Some(text);
+        }
+    }
+    None
 }
 
 /// A change in progress in a line.
@@ -194,6 +235,42 @@ pub(super) fn describe(change: &Value) -> Option<String> {
     Some(line)
 }
 
+/// A plan in lines: its moves, or what a death would leave.
+fn explain(plan: &Value) -> Option<String> {
+    let text = |value: &Value, name: &str| value[name].as_str().unwrap_or("?").to_owned();
+    let number = |value: &Value, name: &str| value[name].as_u64().unwrap_or(0);
+    let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+    let mut lines = Vec::new();
+    if let Some(moves) = plan["moves"].as_array() {
+        let (slots, bytes) = (number(plan, "slots"), megabytes(number(plan, "bytes")));
+        lines.push(if moves.is_empty() {
+            "nothing to move".to_owned()
+        } else {
+            format!("{slots} slots move, {bytes}:")
+        });
+        for row in moves {
+            let (from, to, bytes) = (text(row, "from"), text(row, "to"), megabytes(number(row, "bytes")));
+            let (slots, records) = (number(row, "slots"), number(row, "records"));
+            lines.push(format!("  {from} -> {to}: {slots} slots, {records} records, {bytes}"));
+        }
+        for row in plan["servers"].as_array()? {
+            let (before, then) = (number(row, "slots"), number(row, "then"));
+            lines.push(format!("  {} is home of {before} slots, then of {then}", text(row, "server")));
+        }
+    } else {
+        let without = plan["without"].as_str()?;
+        let (slots, bytes) = (number(plan, "fails_over"), megabytes(number(plan, "bytes_to_copy")));
+        lines.push(format!("if {without} died now, {slots} slots would fail over, and there would be"));
+        for row in plan["left"].as_array()? {
+            let (copies, slots, records) = (number(row, "copies"), number(row, "slots"), number(row, "records"));
+            lines.push(format!("  {copies} copies of {slots} slots ({records} records)"));
+        }
+        lines.push(format!("until {bytes} are copied"));
+    }
+    lines.push(format!("why: {}", text(plan, "why")));
+    Some(lines.join("\n"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,5 +291,17 @@ mod tests {
                     nothing has moved for 2.5 s";
         assert_eq!(describe(&change).as_deref(), Some(line));
         assert_eq!(describe(&json!({ "x": 1 })), None);
+    }
+
+    #[test]
+    fn a_plan_is_told_in_lines() {
+        let plan = json!({ "slots": 2, "bytes": 3_000_000, "why": "w", "servers": [{ "server": "a:1", "slots": 4, "then": 2 }],
+            "moves": [{ "from": "a:1", "to": "b:1", "slots": 2, "records": 9, "bytes": 3_000_000 }] });
+        let expected = "2 slots move, 3.0 MB:\n  a:1 -> b:1: 2 slots, 9 records, 3.0 MB\n  a:1 is home of 4 slots, then of 2\nwhy: w";
+        assert_eq!(explain(&plan).as_deref(), Some(expected));
+        let without = json!({ "without": "a:1", "fails_over": 1, "bytes_to_copy": 0, "why": "w",
+            "left": [{ "copies": 2, "slots": 3, "records": 7 }] });
+        assert!(explain(&without).unwrap().contains("\n  2 copies of 3 slots (7 records)\n"));
+        assert_eq!(explain(&json!("none")), None);
     }
 }

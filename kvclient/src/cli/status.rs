@@ -6,8 +6,8 @@ use std::time::Duration;
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
-use super::args;
 use super::out::{Out, Problem};
+use super::{args, membership};
 use crate::address::Address;
 use crate::client::Client;
 use crate::ring::Ring;
@@ -35,11 +35,16 @@ pub(super) async fn print(client: &Client, out: Out) -> Result<(), Problem> {
             Err(why) => json!({ "server": server.as_str(), "error": why, "state": servers[server] }),
         })
         .collect();
-    out.say(draw(&servers, &said), &json!({ "ok": true, "servers": json }))
+    let change: Option<Value> = client.ask("change").await.ok().and_then(|text| serde_json::from_str(&text).ok());
+    let mut text = draw(&servers, &said);
+    if let Some(line) = change.as_ref().and_then(membership::describe) {
+        text += &format!("\nin progress: {line}");
+    }
+    out.say(text, &json!({ "ok": true, "servers": json, "change": change }))
 }
 
 /// The servers that a status names, with the state in which the ECS has each.
-fn known(status: &str) -> BTreeMap<Address, String> {
+pub(super) fn known(status: &str) -> BTreeMap<Address, String> {
     let status: Value = serde_json::from_str(status).unwrap_or_default();
     let text = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
     let nodes = status["nodes"].as_array().cloned().unwrap_or_default();

@@ -5,10 +5,13 @@
 //! requests. There is no task, channel or allocation per read.
 //!
 //! What a client can do to others is bounded: connections ([`Settings::max_connections`]), requests under way and bytes per
-//! connection ([`Bounds`]), bytes per request ([`Limits`]). Nothing a client sends ends the process.
+//! connection ([`Bounds`]), bytes per request ([`Limits`]), and bytes of all together ([`memory`]). Nothing a client sends
+//! ends the process.
 #![allow(clippy::disallowed_methods)] // a shell: one task per connection
 
 mod backend;
+mod buffer;
+mod memory;
 mod pending;
 mod session;
 mod stats;
@@ -20,19 +23,21 @@ mod tests;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use common::clock;
 use common::text::{Answer, Dialect, Form, Limits, encode};
+use common::throttle::Throttle;
+use common::{Time, clock};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::backend::Backend;
+use self::memory::Memory;
 pub use self::session::Bounds;
 use self::stats::Stats;
 use crate::node::Node;
@@ -60,6 +65,8 @@ pub struct Settings {
     pub admin_token: Option<Arc<str>>,
     /// How many connections there may be.
     pub max_connections: usize,
+    /// How many bytes all of them together may hold.
+    pub max_memory: usize,
 }
 
 /// A port that serves until it is drained.
@@ -77,7 +84,29 @@ struct Shared {
     backend: Backend,
     replies: Arc<Replies>,
     stats: Stats,
+    memory: Memory,
+    /// Connections that were cut, to be mentioned now and then.
+    cuts: Mutex<Throttle>,
     stopping: AtomicBool,
+}
+
+impl Shared {
+    /// Too much is held: those who must go are woken, to find out.
+    fn relieve(&self, now: Time) {
+        let chosen = self.memory.relieve(now);
+        chosen.iter().for_each(|conn| self.replies.nudge(*conn));
+        if chosen.is_empty() {
+            return;
+        }
+        let said = self.cuts.lock().unwrap_or_else(PoisonError::into_inner).say(now, chosen.len() as u64);
+        if let Some(count) = said {
+            let limit = self.settings.max_memory;
+            log::warn!(
+                "{count} client connections closed: all clients together held more than {limit} bytes of requests and \
+                 unread replies (--max-client-memory)"
+            );
+        }
+    }
 }
 
 impl ClientPort {
@@ -102,7 +131,9 @@ impl ClientPort {
     ) -> io::Result<ClientPort> {
         let addr = listener.local_addr()?;
         let (stats, stopping) = (Stats::default(), AtomicBool::new(false));
-        let shared = Arc::new(Shared { settings, backend, replies, stats, stopping });
+        let memory = Memory::new(settings.max_memory);
+        let cuts = Mutex::new(Throttle::new(COMPLAINT_PAUSE));
+        let shared = Arc::new(Shared { settings, backend, replies, stats, memory, cuts, stopping });
         let stop = CancellationToken::new();
         let accepting = tokio::spawn(accept(listener, shared.clone(), stop.clone()));
         Ok(ClientPort { addr, shared, stop, accepting })
@@ -117,7 +148,7 @@ impl ClientPort {
     /// What makes Prometheus text, now and later.
     pub fn metrics(&self) -> impl Fn() -> String + Send + Sync + 'static {
         let shared = self.shared.clone();
-        move || shared.stats.metrics()
+        move || shared.stats.metrics(&shared.memory)
     }
 
     /// Stops: accepts no connection and reads no request any more, answers those under way, for at most `patience`, then
@@ -139,7 +170,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
     let mut connections = JoinSet::new();
     let room = Arc::new(Semaphore::new(shared.settings.max_connections));
     let telling = Arc::new(Semaphore::new(TURNED_AWAY_AT_ONCE));
-    let mut complained = None;
+    let mut complaints = Throttle::new(COMPLAINT_PAUSE);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -150,9 +181,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
         match accepted {
             Ok((stream, _)) => admit(stream, &mut connections, &shared, &room, &telling),
             Err(error) => {
-                let now = clock::now();
-                if complained.is_none_or(|at| now.since(at) >= COMPLAINT_PAUSE) {
-                    complained = Some(now);
+                if complaints.say(clock::now(), 1).is_some() {
                     log::warn!("cannot accept client connections: {error}; too many open files: see ulimit -n");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -1,14 +1,18 @@
 //! The requests of one connection that are under way, in order, and their answers as they come.
 //!
-//! Answers may come in any order; they leave in the order of the requests. Invariant: the first entry is never answered;
-//! what is answered at the front has already moved to the output.
+//! Answers may come in any order; they leave in the order of the requests. Invariant: the first entry is only answered
+//! while the output is full; otherwise what is answered at the front has already moved there.
 
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 use common::text::{Answer, Dialect, Form, encode};
 
+use super::buffer::Buffer;
 use crate::replica::{Refusal, Reply};
+
+/// Entries for which room is kept when there are none.
+const KEEP: usize = 64;
 
 /// The hash of a request that concerns all keys. A key that happens to have it only costs a needless wait.
 pub(super) const EVERY_KEY: u64 = 0;
@@ -78,6 +82,17 @@ impl Pending {
         self.bytes
     }
 
+    /// The memory behind it: those bytes, and the entries themselves.
+    pub(super) fn memory(&self) -> usize {
+        self.bytes + self.entries.capacity() * size_of::<Entry>()
+    }
+
+    /// Nobody is there any more to be answered: what waits for its turn is dropped, what is under way stays.
+    pub(super) fn forget_answers(&mut self) {
+        self.entries.retain(|entry| matches!(entry.state, State::Waiting(_)));
+        self.bytes = self.entries.iter().map(|entry| entry.cost()).sum();
+    }
+
     /// The number that the next request to wait will have.
     pub(super) fn next_index(&self) -> u64 {
         self.next
@@ -111,9 +126,9 @@ impl Pending {
             self.next += 1;
         }
         if let Some(Entry { state: State::Encoded(answers), .. }) = self.entries.back_mut() {
-            let before = answers.len();
+            let before = answers.capacity();
             append(answers);
-            self.bytes += answers.len() - before;
+            self.bytes += answers.capacity() - before;
         }
     }
 
@@ -132,21 +147,19 @@ impl Pending {
         *self.count(what) -= 1;
     }
 
-    /// Moves the answers whose turn it is to `out`.
-    pub(super) fn flush(&mut self, dialect: Dialect, out: &mut BytesMut) {
-        while let Some(entry) = self.entries.front() {
+    /// Moves the answers whose turn it is to `out`, until that holds `enough`.
+    pub(super) fn flush(&mut self, dialect: Dialect, out: &mut Buffer, enough: usize) {
+        while let Some(entry) = self.entries.front().filter(|_| out.rest().len() < enough) {
             match &entry.state {
-                State::Waiting(_) => return,
-                State::Answered(asked, reply) => {
-                    encode(out, dialect, asked.form, &asked.answer(reply));
-                    self.bytes -= asked.cost;
-                }
-                State::Encoded(answers) => {
-                    out.extend_from_slice(answers);
-                    self.bytes -= answers.len();
-                }
+                State::Waiting(_) => break,
+                State::Answered(asked, reply) => encode(out.end(), dialect, asked.form, &asked.answer(reply)),
+                State::Encoded(answers) => out.end().extend_from_slice(answers),
             }
+            self.bytes -= entry.cost();
             self.entries.pop_front();
+        }
+        if self.entries.is_empty() && self.entries.capacity() > KEEP {
+            self.entries = VecDeque::new();
         }
     }
 
@@ -154,6 +167,15 @@ impl Pending {
         match what {
             What::Read => &mut self.reads,
             What::Write | What::Admin => &mut self.writes,
+        }
+    }
+}
+
+impl Entry {
+    fn cost(&self) -> usize {
+        match &self.state {
+            State::Waiting(asked) | State::Answered(asked, _) => asked.cost,
+            State::Encoded(answers) => answers.capacity(),
         }
     }
 }
@@ -206,13 +228,46 @@ mod tests {
         pending.push(asked(What::Read, EVERY_KEY));
         assert!(pending.conflicts(What::Write, 9), "a scan sees no write behind it");
 
-        let mut out = BytesMut::new();
+        let mut out = Buffer::default();
         for index in [2, 1, 1, 0] {
             pending.settle(index, Reply::Value(None));
-            assert!(out.is_empty());
-            pending.flush(Dialect::Uoft, &mut out);
+            assert!(out.rest().is_empty());
+            pending.flush(Dialect::Uoft, &mut out, 1000);
         }
         assert!(!pending.conflicts(What::Read, 7) && !pending.conflicts(What::Write, 9));
         assert!(pending.is_empty() && pending.waiting() == 0 && pending.bytes() == 0);
+    }
+
+    #[test]
+    fn answers_wait_where_they_are_while_the_output_is_full() {
+        let mut pending = Pending::default();
+        let value = Bytes::from(vec![b'v'; 1000]);
+        for index in 0..200 {
+            pending.push(asked(What::Read, index));
+        }
+        for index in 0..200 {
+            pending.settle(index, Reply::Value(Some(value.clone())));
+        }
+        let (mut out, mut sent) = (Buffer::default(), 0);
+        while !pending.is_empty() {
+            pending.flush(Dialect::Uoft, &mut out, 10_000);
+            assert!(out.rest().len() < 12_000, "{}", out.rest().len());
+            sent += out.rest().len();
+            out.clear();
+        }
+        assert!(sent > 200_000 && pending.bytes() == 0 && pending.memory() < 20_000);
+    }
+
+    #[test]
+    fn without_a_client_only_what_is_under_way_counts() {
+        let mut pending = Pending::default();
+        (0..3).for_each(|hash| pending.push(asked(What::Write, hash)));
+        pending.encoded(|out| out.extend_from_slice(&[0; 5000]));
+        pending.settle(1, Reply::Value(Some(Bytes::from(vec![0; 9000]))));
+        pending.forget_answers();
+        assert_eq!((pending.waiting(), pending.bytes()), (2, 2));
+        pending.settle(0, Reply::Value(None));
+        pending.settle(2, Reply::Value(None));
+        assert_eq!(pending.waiting(), 0);
     }
 }

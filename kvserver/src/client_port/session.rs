@@ -2,9 +2,10 @@
 //!
 //! Bounds. Input: what one unfinished request may hold, plus one read. Requests under way, and the bytes kept for them and
 //! for answers not yet taken by the client: [`Bounds`]; at either bound no further request is looked at and nothing more is
-//! read, until answers have left. So a client that never reads costs a fixed amount of memory and delays nobody.
+//! read, until answers have left. So a client that never reads costs a fixed amount of memory and delays nobody. While all
+//! connections together hold much, the bound of each is [`TIGHT`].
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use common::Time;
 use common::position::Position;
 use common::text::{AdminRequest, Answer, Dialect, Form, Limits, Parsed, Request, RequestParser, WriteRequest, encode};
@@ -12,13 +13,16 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::Settings;
 use super::backend::Backend;
+use super::buffer::Buffer;
 use super::pending::{Asked, EVERY_KEY, Pending, What, refused};
 use super::stats::Counts;
 use crate::replica::{Read, Reply, Scan, Write, WriteOp};
 use crate::replies::Registered;
 
-/// How much a buffer may keep when it is empty: a usual pipeline fits, and ten thousand idle connections stay small.
-const KEEP: usize = 16 * 1024;
+/// What a connection may keep busy while memory is short: enough for small requests to be sent in bulk.
+const TIGHT: usize = 64 * 1024;
+/// What a read that is answered later is taken to cost until its value is there.
+const PARKED: usize = 8 * 1024;
 /// The answer to a client that speaks Redis's protocol.
 const NO_REDIS: &[u8] = b"-ERR Redis protocol is not served by this version\r\n";
 
@@ -50,9 +54,12 @@ pub(super) struct Session {
     limits: Limits,
     bounds: Bounds,
     pending: Pending,
-    input: BytesMut,
-    out: BytesMut,
-    sent: usize,
+    input: Buffer,
+    out: Buffer,
+    /// Memory is short: see [`TIGHT`].
+    tight: bool,
+    /// Requests that were understood and bytes that were sent, ever: whether anything moves.
+    moved: u64,
     /// The next request waits for an earlier one on the same key.
     held: bool,
     /// The client has sent all it will; what it sent is still looked at and answered.
@@ -66,10 +73,10 @@ pub(super) struct Session {
 impl Session {
     /// `trusted`: the client is on this machine, and may ask for changes of membership.
     pub(super) fn new(settings: &Settings, trusted: bool) -> Session {
-        let mut out = BytesMut::new();
+        let mut out = Buffer::default();
         if let Some(greeting) = &settings.greeting {
-            out.extend_from_slice(greeting.as_bytes());
-            out.extend_from_slice(b"\r\n");
+            out.end().extend_from_slice(greeting.as_bytes());
+            out.end().extend_from_slice(b"\r\n");
         }
         Session {
             // Who is greeted is a text client: a Redis client would take the greeting for an answer.
@@ -81,9 +88,10 @@ impl Session {
             limits: settings.limits,
             bounds: settings.bounds,
             pending: Pending::default(),
-            input: BytesMut::new(),
+            input: Buffer::default(),
             out,
-            sent: 0,
+            tight: false,
+            moved: 0,
             held: false,
             ended: false,
             closing: false,
@@ -93,7 +101,7 @@ impl Session {
 
     /// Takes bytes from the client.
     pub(super) fn received(&mut self, bytes: &[u8]) {
-        self.input.extend_from_slice(bytes);
+        self.input.end().extend_from_slice(bytes);
     }
 
     /// Takes the answer to request `index`.
@@ -129,31 +137,59 @@ impl Session {
 
     /// What is to be sent.
     pub(super) fn output(&self) -> &[u8] {
-        &self.out[self.sent..]
+        self.out.rest()
     }
 
     /// This much of the output was sent.
     pub(super) fn sent(&mut self, count: usize) {
-        self.sent += count;
-        if self.sent == self.out.len() {
-            self.sent = 0;
-            clear(&mut self.out);
+        self.moved += count as u64;
+        self.out.take(count);
+    }
+
+    /// How much memory this connection holds.
+    pub(super) fn memory(&self) -> usize {
+        self.input.memory() + self.out.memory() + self.pending.memory()
+    }
+
+    /// Changes whenever a request was understood or an answer taken.
+    pub(super) fn moved(&self) -> u64 {
+        self.moved
+    }
+
+    /// Whether memory is short.
+    pub(super) fn tighten(&mut self, tight: bool) {
+        self.tight = tight;
+    }
+
+    /// The connection is of no more use: only what was started still counts, until it is answered. Says goodbye with
+    /// `why` if that cannot be taken for the answer to a request.
+    pub(super) fn abandon(&mut self, why: Option<&str>) {
+        let silent = self.output().is_empty() && self.pending.is_empty();
+        self.input.clear();
+        self.out.clear();
+        self.pending.forget_answers();
+        self.closing = true;
+        if let Some(why) = why.filter(|_| silent) {
+            encode(self.out.end(), self.dialect, Form::Text, &Answer::Failed(why));
         }
+    }
+
+    /// Requests that still wait for their answers.
+    pub(super) fn waiting(&self) -> usize {
+        self.pending.waiting()
     }
 
     /// Sends what is answered, and starts as many of the received requests as the bounds allow. `now` must have been read
     /// after the last byte was received.
     pub(super) fn process(&mut self, now: Time, backend: &Backend, me: &Registered) {
-        self.pending.flush(self.dialect, &mut self.out);
-        let input = std::mem::take(&mut self.input);
-        let used = self.requests(&input, now, backend, me);
+        self.pending.flush(self.dialect, &mut self.out, self.bounds.bytes);
+        let mut input = std::mem::take(&mut self.input);
+        let used = self.requests(input.rest(), now, backend, me);
+        input.take(used);
         self.input = input;
-        if used == self.input.len() {
-            clear(&mut self.input);
-        } else {
-            self.input.advance(used);
-        }
-        debug_assert!(self.input.len() <= self.limits.longest_request() + super::task::READ || !self.wants_input());
+        debug_assert!(
+            self.input.rest().len() <= self.limits.longest_request() + super::task::READ || !self.wants_input()
+        );
     }
 
     fn requests(&mut self, input: &[u8], now: Time, backend: &Backend, me: &Registered) -> usize {
@@ -169,6 +205,7 @@ impl Session {
                     if self.held {
                         return at;
                     }
+                    self.moved += 1;
                 }
                 Parsed::Mistake(mistake) => {
                     self.counts.mistakes += 1;
@@ -189,7 +226,7 @@ impl Session {
             Some(b'*') => {
                 self.caller = Caller::Redis;
                 self.closing = true;
-                self.out.extend_from_slice(NO_REDIS);
+                self.out.end().extend_from_slice(NO_REDIS);
             }
             Some(_) => self.caller = Caller::Text,
         }
@@ -264,7 +301,7 @@ impl Session {
             false
         });
         if later {
-            let (hash, cost) = (xxh3_64(key), key.len());
+            let (hash, cost) = (xxh3_64(key), key.len() + PARKED);
             let key = repeated(form, key);
             self.pending.push(Asked { hash, what: What::Read, key, value: None, form, explain, cost });
         }
@@ -287,7 +324,7 @@ impl Session {
                 value: None,
                 form: Form::Binary,
                 explain: true,
-                cost: after.map_or(0, <[u8]>::len),
+                cost: after.map_or(0, <[u8]>::len) + PARKED,
             }),
         }
         true
@@ -320,14 +357,15 @@ impl Session {
     fn answer(&mut self, form: Form, answer: &Answer<'_>) {
         let dialect = self.dialect;
         if self.pending.is_empty() {
-            encode(&mut self.out, dialect, form, answer);
+            encode(self.out.end(), dialect, form, answer);
         } else {
             self.pending.encoded(|out| encode(out, dialect, form, answer));
         }
     }
 
     fn is_full(&self) -> bool {
-        self.pending.waiting() >= self.bounds.pending || self.pending.bytes() + self.output().len() >= self.bounds.bytes
+        let bytes = if self.tight { TIGHT.min(self.bounds.bytes) } else { self.bounds.bytes };
+        self.pending.waiting() >= self.bounds.pending || self.pending.bytes() + self.output().len() >= bytes
     }
 }
 
@@ -339,13 +377,4 @@ fn same(one: &[u8], other: &[u8]) -> bool {
 
 fn repeated(form: Form, key: &[u8]) -> Bytes {
     if form == Form::Text { Bytes::copy_from_slice(key) } else { Bytes::new() }
-}
-
-/// Empties a buffer, and gives its memory back if it has grown.
-fn clear(buffer: &mut BytesMut) {
-    if buffer.capacity() > KEEP {
-        *buffer = BytesMut::new();
-    } else {
-        buffer.clear();
-    }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::memory::Memory;
+
 /// What one connection did since it last reported: plain numbers, so that counting a request costs nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Counts {
@@ -40,7 +42,7 @@ impl Stats {
     }
 
     /// Prometheus text.
-    pub(super) fn metrics(&self) -> String {
+    pub(super) fn metrics(&self, memory: &Memory) -> String {
         let of = |counter: &AtomicU64| counter.load(Relaxed);
         format!(
             "# HELP annulus_client_connections Client connections open now.\n\
@@ -50,6 +52,12 @@ impl Stats {
              # TYPE annulus_client_connections_total counter\n\
              annulus_client_connections_total{{result=\"served\"}} {}\n\
              annulus_client_connections_total{{result=\"turned_away\"}} {}\n\
+             # HELP annulus_client_memory_bytes Bytes of requests and unsent answers, of all client connections.\n\
+             # TYPE annulus_client_memory_bytes gauge\n\
+             annulus_client_memory_bytes {}\n\
+             # HELP annulus_client_connections_cut_total Client connections closed because memory was short.\n\
+             # TYPE annulus_client_connections_cut_total counter\n\
+             annulus_client_connections_cut_total {}\n\
              # HELP annulus_client_requests_total Client requests by kind.\n\
              # TYPE annulus_client_requests_total counter\n\
              annulus_client_requests_total{{kind=\"get\"}} {}\n\
@@ -59,6 +67,8 @@ impl Stats {
             of(&self.open),
             of(&self.accepted),
             of(&self.turned_away),
+            memory.total(),
+            memory.cut(),
             of(&self.gets),
             of(&self.writes),
             of(&self.others),

@@ -9,11 +9,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use common::clock;
+use common::{Time, clock};
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::Shared;
+use super::memory::{Account, Pressure};
 use super::session::Session;
 use crate::replica::Reply;
 use crate::replies::Registered;
@@ -26,32 +28,63 @@ const LINGER: Duration = Duration::from_secs(1);
 /// The same when the whole port stops: clients close at once, and those that do not must not delay the stop.
 const LINGER_STOPPING: Duration = Duration::from_millis(100);
 const LINGER_BYTES: usize = 1 << 20;
+/// How long a client may be silent before its machine is asked whether it still knows the connection.
+const SILENT: Duration = Duration::from_secs(60);
 
 thread_local! {
     /// Reads go here first, so that an idle connection needs no buffer of its own.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into_boxed_slice());
 }
 
+/// Answers for which an idle connection keeps room.
+const KEEP: usize = 64;
+/// What a client is told whose connection is closed to save memory.
+const CUT: &str =
+    "the clients together hold more than --max-client-memory allows: send less at once, and read your replies";
+
 struct Connection<'a> {
-    stream: &'a mut TcpStream,
     session: Session,
     shared: &'a Shared,
     me: Registered,
+    account: Account<'a>,
+    /// What had moved when that was last looked at.
+    moved: u64,
     replies: Vec<(u64, Reply)>,
 }
 
-/// Serves a client until it leaves, the socket fails, or the port stops.
+/// Why a connection is served no more.
+enum End {
+    /// The client has its answers, or the port stops.
+    Done,
+    /// Memory is needed.
+    Cut,
+}
+
+/// Serves a client until it leaves, the socket fails, memory is needed, or the port stops.
 pub(super) async fn serve(mut stream: TcpStream, shared: &Shared) {
-    let _ = stream.set_nodelay(true);
+    tune(&stream);
     let trusted = stream.peer_addr().is_ok_and(|addr| addr.ip().to_canonical().is_loopback());
-    let session = Session::new(&shared.settings, trusted);
-    let me = shared.replies.register();
-    let mut connection = Connection { stream: &mut stream, session, shared, me, replies: Vec::new() };
-    match connection.run().await {
-        Ok(()) if shared.stopping.load(Relaxed) => linger(stream, LINGER_STOPPING).await,
-        Ok(()) => linger(stream, LINGER).await,
-        Err(error) => log::debug!("a client connection ended: {error}"),
+    let (session, me) = (Session::new(&shared.settings, trusted), shared.replies.register());
+    let account = shared.memory.account(me.conn());
+    let mut connection = Connection { session, shared, me, account, moved: 0, replies: Vec::new() };
+    let ended = connection.run(&mut stream).await;
+    connection.session.abandon(matches!(ended, Ok(End::Cut)).then_some(CUT));
+    match ended {
+        Ok(End::Done) => {
+            let patience = if shared.stopping.load(Relaxed) { LINGER_STOPPING } else { LINGER };
+            linger(stream, patience).await;
+        }
+        Ok(End::Cut) => {
+            // One attempt: who did not read before will not now.
+            let _ = stream.try_write(connection.session.output());
+            drop(stream);
+        }
+        Err(error) => {
+            log::debug!("a client connection ended: {error}");
+            drop(stream);
+        }
     }
+    connection.orphans().await;
 }
 
 /// Says why not, and hangs up.
@@ -69,25 +102,53 @@ async fn linger(mut stream: TcpStream, patience: Duration) {
 }
 
 impl Connection<'_> {
-    async fn run(&mut self) -> io::Result<()> {
+    async fn run(&mut self, stream: &mut TcpStream) -> io::Result<End> {
         while !self.session.is_done() {
-            std::future::poll_fn(|cx| self.turn(cx)).await?;
-            self.session.process(clock::now(), &self.shared.backend, &self.me);
+            std::future::poll_fn(|cx| self.turn(cx, stream)).await?;
+            let now = clock::now();
+            self.session.process(now, &self.shared.backend, &self.me);
             self.shared.stats.add(&mut self.session.counts);
+            if self.account_for(now) {
+                return Ok(End::Cut);
+            }
         }
-        Ok(())
+        Ok(End::Done)
+    }
+
+    /// Says what this connection holds; true: it must go.
+    fn account_for(&mut self, now: Time) -> bool {
+        let moved = std::mem::replace(&mut self.moved, self.session.moved()) != self.session.moved();
+        let pressure = self.account.holds(now, self.session.memory(), moved);
+        self.session.tighten(pressure != Pressure::Calm);
+        if pressure == Pressure::Over {
+            self.shared.relieve(now);
+        }
+        self.account.is_cut()
+    }
+
+    /// The client is gone; what it started goes on, and counts until it is answered. That is bounded in time.
+    async fn orphans(&mut self) {
+        while self.session.waiting() > 0 && !self.shared.stopping.load(Relaxed) {
+            std::future::poll_fn(|cx| {
+                let woken = self.take_replies(cx) || self.shared.stopping.load(Relaxed);
+                if woken { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            self.session.abandon(None);
+            self.account.holds(clock::now(), self.session.memory(), false);
+        }
     }
 
     /// Does all that can be done now: takes answers, sends, reads. Pending if there was nothing.
-    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut progress = self.take_replies(cx);
+    fn turn(&mut self, cx: &mut Context<'_>, stream: &mut TcpStream) -> Poll<io::Result<()>> {
+        let mut progress = self.take_replies(cx) || self.account.is_cut();
         if self.shared.stopping.load(Relaxed) && !self.session.is_closing() {
             self.session.close();
             progress = true;
         }
-        progress |= self.send(cx)?;
+        progress |= self.send(cx, stream)?;
         if self.session.wants_input() {
-            progress |= self.receive(cx)?;
+            progress |= self.receive(cx, stream)?;
         }
         if progress { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
@@ -97,14 +158,17 @@ impl Connection<'_> {
         for (index, reply) in self.replies.drain(..) {
             self.session.settle(index, reply);
         }
+        if self.replies.capacity() > KEEP {
+            self.replies = Vec::new();
+        }
         ready
     }
 
-    fn send(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+    fn send(&mut self, cx: &mut Context<'_>, stream: &mut TcpStream) -> io::Result<bool> {
         if self.session.output().is_empty() {
             return Ok(false);
         }
-        match Pin::new(&mut *self.stream).poll_write(cx, self.session.output())? {
+        match Pin::new(stream).poll_write(cx, self.session.output())? {
             Poll::Ready(0) => Err(io::ErrorKind::WriteZero.into()),
             Poll::Ready(count) => {
                 self.session.sent(count);
@@ -114,10 +178,10 @@ impl Connection<'_> {
         }
     }
 
-    fn receive(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+    fn receive(&mut self, cx: &mut Context<'_>, stream: &mut TcpStream) -> io::Result<bool> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
-            match Pin::new(&mut *self.stream).poll_read(cx, &mut buffer)? {
+            match Pin::new(stream).poll_read(cx, &mut buffer)? {
                 Poll::Pending => return Ok(false),
                 // The client has sent all it will. What it asked is still answered.
                 Poll::Ready(()) if buffer.filled().is_empty() => self.session.ended(),
@@ -126,4 +190,14 @@ impl Connection<'_> {
             Ok(true)
         })
     }
+}
+
+/// No Nagle; and a client that is gone without a word (its machine, its network) is noticed within two minutes, so that it
+/// does not hold its place among --max-connections for ever. An option that the system lacks is done without.
+fn tune(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let _ = sockopt::set_socket_keepalive(stream, true);
+    let _ = sockopt::set_tcp_keepidle(stream, SILENT);
+    let _ = sockopt::set_tcp_keepintvl(stream, Duration::from_secs(10));
+    let _ = sockopt::set_tcp_keepcnt(stream, 6);
 }

@@ -1,5 +1,7 @@
 //! The client port over real sockets, with a stand-in for the node.
 
+mod crowd;
+
 use std::time::Instant;
 
 use common::text::{ReplyParser, Word};
@@ -23,6 +25,7 @@ fn settings() -> Settings {
         bounds: Bounds { pending: 256, bytes: 1 << 20 },
         admin_token: Some("let-me-in".into()),
         max_connections: 100,
+        max_memory: 1 << 30,
     }
 }
 
@@ -46,7 +49,7 @@ impl Server {
         stream.shutdown().await.unwrap();
         let mut answers = Vec::new();
         within(stream.read_to_end(&mut answers)).await.unwrap();
-        answers.escape_ascii().to_string().replace("\\r\\n", "\n").replace("\\\"", "\"")
+        answers.escape_ascii().to_string().replace("\\r\\n", "\n").replace("\\\"", "\"").replace("\\'", "'")
     }
 
     async fn still_serves(&self) {

@@ -32,6 +32,10 @@ pub(super) const MAX_CONNECTIONS: usize = 16 * 1024;
 pub(super) const MAX_PENDING: usize = 1024;
 /// A few of the largest values; times the connections that are busy at once it must stay below the machine's memory.
 pub(super) const MAX_PENDING_BYTES: usize = 4 * 1024 * 1024;
+/// Some hundred clients in the middle of the largest requests; on top of the data, which is all in memory.
+pub(super) const MAX_CLIENT_MEMORY: usize = 1 << 30;
+/// As [`HIGHEST_COUNT`].
+pub(super) const HIGHEST_CLIENT_MEMORY: usize = 1 << 40;
 /// More than any machine serves: to catch slips of the finger.
 pub(super) const HIGHEST_COUNT: usize = 1_000_000;
 /// As [`HIGHEST_COUNT`].

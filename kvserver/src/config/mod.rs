@@ -48,6 +48,8 @@ pub struct Config {
     pub bounds: Bounds,
     /// How many connections there may be.
     pub max_connections: usize,
+    /// How many bytes all of them together may hold.
+    pub max_client_memory: usize,
     /// Ask every replica before a read is answered.
     pub confirm_reads: bool,
     /// The longest time from one checkpoint to the next.
@@ -116,6 +118,7 @@ impl Config {
 fn validate(raw: Raw) -> Result<Config, String> {
     let ip = resolve(&raw.address)?;
     let limits = limits(&raw)?;
+    let max_client_memory = client_memory(&raw, &limits)?;
     Ok(Config {
         listen: SocketAddr::new(ip, raw.port),
         peer_listen: SocketAddr::new(ip, raw.peer_port),
@@ -130,6 +133,7 @@ fn validate(raw: Raw) -> Result<Config, String> {
         limits,
         bounds: Bounds { pending: raw.max_pending, bytes: raw.max_pending_bytes },
         max_connections: raw.max_connections,
+        max_client_memory,
         confirm_reads: raw.reads == "confirm",
         checkpoint_every: Duration::from_secs(raw.checkpoint_seconds),
         audit_every: (raw.audit_seconds > 0).then(|| Duration::from_secs(raw.audit_seconds)),
@@ -198,6 +202,20 @@ fn limits(raw: &Raw) -> Result<Limits, String> {
     fits("text-max-key", raw.text_max_key, "max-key-bytes", raw.max_key_bytes)?;
     fits("text-max-value", raw.text_max_value, "max-value-bytes", raw.max_value_bytes)?;
     Ok(Limits::new(raw.text_max_key, raw.text_max_value, raw.max_key_bytes, raw.max_value_bytes))
+}
+
+/// One request in the making, its copy under way and its answer must fit well within half of it, where it begins to be
+/// short for everybody.
+fn client_memory(raw: &Raw, limits: &Limits) -> Result<usize, String> {
+    let (given, least) = (raw.max_client_memory, limits.longest_request().saturating_mul(16));
+    if given < least {
+        return Err(format!(
+            "--max-client-memory {given} is too little for requests of up to {} bytes: make it {least} or more, or lower \
+             --max-value-bytes",
+            limits.longest_request()
+        ));
+    }
+    Ok(given)
 }
 
 #[cfg(test)]
@@ -278,6 +296,7 @@ mod tests {
             ("--max-value-bytes 99999999", "1..=16777216"),
             ("--text-max-key 2000", "--text-max-key 2000 is over --max-key-bytes 1024"),
             ("--text-max-value 2000000", "is over --max-value-bytes 1048576"),
+            ("--max-client-memory 1000000", "make it 16"),
             ("-a 0.0.0.0 -b localhost:3000", "add --advertise HOST"),
             ("-a bad..host", "--address: `bad..host`"),
             ("--advertise a;b", "is no host name"),

@@ -101,6 +101,10 @@ pub(super) struct Raw {
     #[arg(long, env = "ANNULUS_MAX_PENDING_BYTES", default_value_t = d::MAX_PENDING_BYTES, value_name = "BYTES", value_parser = up_to(d::HIGHEST_PENDING_BYTES))]
     pub(super) max_pending_bytes: usize,
 
+    /// Bytes of requests and unsent answers of all connections together; beyond it the biggest that stand still are closed
+    #[arg(long, env = "ANNULUS_MAX_CLIENT_MEMORY", default_value_t = d::MAX_CLIENT_MEMORY, value_name = "BYTES", value_parser = up_to(d::HIGHEST_CLIENT_MEMORY))]
+    pub(super) max_client_memory: usize,
+
     /// How a read knows that it is current: by leases, or by asking every replica
     #[arg(long, env = "ANNULUS_READS", default_value = d::READS, value_name = "lease|confirm", value_parser = ["lease", "confirm"])]
     pub(super) reads: String,

@@ -96,7 +96,7 @@ async fn greet(node: &Node, peer: &Peer, purpose: Purpose, stream: &mut TcpStrea
     stream.write_all(&bytes).await?;
     bytes.clear();
     let ack: HelloAck = loop {
-        if let Some(ack) = frame::take(&mut bytes)? {
+        if let Some(ack) = frame::take_up_to(&mut bytes, hello::LONGEST)? {
             break ack;
         }
         if stream.read_buf(&mut bytes).await? == 0 {

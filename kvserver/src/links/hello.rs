@@ -2,6 +2,9 @@
 
 use common::peer::{Identity, Purpose};
 
+/// The longest hello, and the longest answer to one: whatever announces more is no peer.
+pub(crate) const LONGEST: usize = 4096;
+
 /// Whether the listener `me` wants a connection from `from`; `known` is the latest start of that node that it has heard of.
 ///
 /// # Errors

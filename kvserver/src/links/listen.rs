@@ -2,53 +2,76 @@
 //! connections are handed over to the main runtime once they have said who they are.
 #![allow(clippy::disallowed_methods)] // shell: one task per connection
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use bytes::BytesMut;
-use common::frame;
+use common::lobby::Lobby;
 use common::peer::{Hello, HelloAck, Identity, Purpose};
+use common::throttle::Throttle;
+use common::{clock, frame};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{receive, tune};
+use super::{hello, receive, tune};
 use crate::node::Node;
 use crate::pulse;
 
-/// Connections that have not said who they are. More are closed at once: peers and the ECS come back.
-const STRANGERS: usize = 256;
+/// Connections that have not said who they are. For a further one the oldest is closed: peers and the ECS speak at once.
+const STRANGERS: usize = 64;
 /// How long a stranger may take.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// A hello is short; whatever announces more is no peer.
-const LONGEST_HELLO: usize = 4096;
+
+/// How often bad callers are mentioned while they keep coming.
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Accepts connections until the task is dropped.
 pub(crate) async fn listen(node: Arc<Node>, listener: TcpListener) {
-    let strangers = Arc::new(Semaphore::new(STRANGERS));
+    let strangers = Lobby::new(STRANGERS);
+    let complaints = Arc::new(Complaints(Mutex::new(Throttle::new(COMPLAINT_PAUSE))));
     loop {
         match listener.accept().await {
             Ok((stream, addr)) => {
-                let Ok(permit) = strangers.clone().try_acquire_owned() else { continue };
-                let node = node.clone();
+                let (node, complaints, seat) = (node.clone(), complaints.clone(), strangers.enter());
                 tokio::spawn(async move {
-                    let met = timeout(PATIENCE, meet(&node, stream)).await;
-                    drop(permit);
+                    let met = seat.during(timeout(PATIENCE, meet(&node, stream))).await;
+                    drop(seat);
                     match met {
-                        Ok(Ok(Some(met))) => serve(node, met).await,
-                        Ok(Ok(None)) => {}
-                        Ok(Err(error)) => log::info!("peer connection from {addr}: {error:#}"),
-                        Err(_) => log::info!("peer connection from {addr}: no hello within {PATIENCE:?}"),
+                        Some(Ok(Ok(Some(met)))) => serve(node, met).await,
+                        Some(Ok(Ok(None))) => {}
+                        Some(Ok(Err(error))) => complaints.say(addr, &format!("{error:#}")),
+                        Some(Err(_)) => complaints.say(addr, &format!("no hello within {PATIENCE:?}")),
+                        None => complaints.say(addr, "no hello, and others were waiting"),
                     }
                 });
             }
             Err(error) => {
-                log::warn!("peer port: cannot accept a connection: {error}");
+                if let Some(count) = complaints.due() {
+                    log::warn!("peer port: cannot accept a connection: {error} ({count} complaints since the last)");
+                }
                 sleep(Duration::from_millis(50)).await;
             }
+        }
+    }
+}
+
+/// What is wrong with callers, for the log: whoever can reach the port must not be able to fill it.
+struct Complaints(Mutex<Throttle>);
+
+impl Complaints {
+    fn due(&self) -> Option<u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).say(clock::now(), 1)
+    }
+
+    fn say(&self, addr: SocketAddr, what: &str) {
+        match self.due() {
+            Some(1) => log::info!("peer connection from {addr}: {what}"),
+            Some(count) => log::info!("peer connection from {addr}: {what} ({count} such since this was last said)"),
+            None => {}
         }
     }
 }
@@ -66,10 +89,7 @@ async fn meet(node: &Node, mut stream: TcpStream) -> anyhow::Result<Option<Met>>
     tune(&stream);
     let mut rest = BytesMut::new();
     let hello: Hello = loop {
-        if rest.len() >= 4 && u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize > LONGEST_HELLO {
-            bail!("not a peer: its first frame is no hello");
-        }
-        if let Some(hello) = frame::take(&mut rest)? {
+        if let Some(hello) = frame::take_up_to(&mut rest, hello::LONGEST).context("its first frame is no hello")? {
             break hello;
         }
         if stream.read_buf(&mut rest).await? == 0 {

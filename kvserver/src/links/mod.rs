@@ -34,8 +34,9 @@ const DATA_LIMIT: usize = 64 << 20;
 /// Pulses waiting for one peer. Old beacons are worth nothing, so the buffer is short.
 const PULSE_LIMIT: usize = 256 << 10;
 
-/// Servers that may connect before the ECS has told of them. More are refused, and come back.
-const STRANGE_NODES: usize = 1024;
+/// Servers that may connect before the ECS has told of them: as many as may be started at once. More are refused, and come
+/// back.
+const STRANGE_NODES: usize = 32;
 
 /// All peers that this server has something to do with.
 #[derive(Debug)]
@@ -69,6 +70,8 @@ pub(crate) struct Peer {
 #[derive(Debug)]
 struct Inbound {
     identity: Identity,
+    /// The ECS has not told of it.
+    stranger: bool,
     data: CancellationToken,
     pulse: CancellationToken,
 }
@@ -180,7 +183,8 @@ impl Links {
         if purpose == Purpose::Probe {
             return Ok(fresh);
         }
-        if inbound.len() >= STRANGE_NODES && table.is_none() && seen.is_none() {
+        let strangers = || inbound.values().filter(|inbound| inbound.stranger).count();
+        if table.is_none() && seen.is_none() && strangers() >= STRANGE_NODES {
             return Err("too many servers that the ECS has not told of: try again".into());
         }
         let entry = inbound.entry(from.node).or_insert_with(|| Inbound::new(*from));
@@ -189,6 +193,7 @@ impl Links {
             entry.pulse.cancel();
             *entry = Inbound::new(*from);
         }
+        entry.stranger &= table.is_none();
         let slot = if purpose == Purpose::Data { &mut entry.data } else { &mut entry.pulse };
         std::mem::replace(slot, fresh.clone()).cancel();
         Ok(fresh)
@@ -201,7 +206,7 @@ impl Links {
 
 impl Inbound {
     fn new(identity: Identity) -> Inbound {
-        Inbound { identity, data: CancellationToken::new(), pulse: CancellationToken::new() }
+        Inbound { identity, stranger: true, data: CancellationToken::new(), pulse: CancellationToken::new() }
     }
 }
 

@@ -535,7 +535,7 @@ impl Replica {
         match asker {
             Asker::Client { want, token } => {
                 let reply = match want {
-                    Want::Key(key) => Reply::Value(self.value(key).map(Bytes::copy_from_slice)),
+                    Want::Key(key) => Reply::Value(self.value(key).map(|value| reads::shared(value, out))),
                     Want::Page { last, after } => {
                         Reply::Page(encode_page(*last, self.log.image.map.after(after.as_deref())))
                     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use common::position::Position;
 use common::{BootId, NodeId, Seq, Time};
 
-use super::action::Token;
+use super::action::{Action, Reply, Token};
 
 /// Reads that may wait per slot; more are refused.
 pub(super) const MAX_WAITING: usize = 4096;
@@ -85,4 +85,16 @@ impl Reads {
     pub(super) fn want_round_after(&self, confirmed: u64) -> bool {
         self.waiting.iter().any(|w| matches!(w.need, Need::Round(round) if round > confirmed))
     }
+}
+
+/// Replies that are looked through for a value that can be shared.
+const SHARED: usize = 8;
+
+/// A value for a reply: a crowd that waited for the same key gets one copy of it, not a thousand.
+pub(super) fn shared(value: &[u8], out: &[Action]) -> Bytes {
+    let same = |action: &Action| match action {
+        Action::Reply { reply: Reply::Value(Some(other)), .. } if other == value => Some(other.clone()),
+        _ => None,
+    };
+    out.iter().rev().take(SHARED).find_map(same).unwrap_or_else(|| Bytes::copy_from_slice(value))
 }

@@ -232,17 +232,29 @@ fn lock(path: &Path) -> Result<File, DirError> {
 }
 
 fn read(path: &Path) -> Result<Option<Stored>, DirError> {
+    match fs::read(path.join(IDENTITY)) {
+        Ok(line) => understand(path, &line).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => no_identity(path).map(|()| None),
+        Err(error) => Err(io_error(path, "reading identity.json", error)),
+    }
+}
+
+/// Who the directory `path` belongs to, by the content of its `identity.json`. Touches no file.
+///
+/// # Errors
+/// It does not say.
+pub fn read_identity(path: &Path, line: &[u8]) -> Result<Identity, DirError> {
+    let Stored { cluster, node, store, boot, .. } = understand(path, line)?;
+    Ok(Identity { cluster, node, store, boot })
+}
+
+fn understand(path: &Path, line: &[u8]) -> Result<Stored, DirError> {
     #[derive(Deserialize)]
     struct Format {
         format: u32,
     }
-    let line = match fs::read(path.join(IDENTITY)) {
-        Ok(line) => line,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return no_identity(path).map(|()| None),
-        Err(error) => return Err(io_error(path, "reading identity.json", error)),
-    };
     let nameless = |what: String| DirError::Nameless { path: path.to_owned(), what };
-    let payload = sealed::open(&line).ok_or_else(|| {
+    let payload = sealed::open(line).ok_or_else(|| {
         nameless(
             "the checksum of identity.json is wrong. In a cluster, move the directory aside and start with an empty one: \
              the server will be filled from the others. Otherwise restore the file"
@@ -253,7 +265,7 @@ fn read(path: &Path) -> Result<Option<Stored>, DirError> {
     if format > FORMAT {
         return Err(DirError::Newer { path: path.to_owned(), found: format, known: FORMAT });
     }
-    serde_json::from_slice(payload).map(Some).map_err(|e| nameless(format!("identity.json: {e}")))
+    serde_json::from_slice(payload).map_err(|e| nameless(format!("identity.json: {e}")))
 }
 
 /// Data without an identity is somebody's whose name is lost: not to be taken for an empty directory.

@@ -294,6 +294,7 @@ impl<'d> Recovery<'d> {
         let mut segments: Vec<u64> = self.names.iter().filter_map(|name| segment_in(name)).collect();
         segments.sort_unstable();
         self.check_order(first_segment, &segments)?;
+        let checkpoint = self.found.generation > 0;
         let mut replay = Replay {
             images: std::mem::take(&mut self.found.images),
             records: 0,
@@ -314,6 +315,10 @@ impl<'d> Recovery<'d> {
             };
             let last = i + 1 == segments.len();
             let whole = replay.segment(&Segment { number: *number, bytes: &bytes, last })?;
+            // A segment is begun and synced before the checkpoint that starts with it: this is no write that was cut off.
+            if whole == 0 && checkpoint && *number == first_segment {
+                replay.findings.damage(None, &name, 0, "the segment's first line is not whole, and it was synced")?;
+            }
             self.found.report.bytes += bytes.len() as u64;
             self.found.report.torn_bytes += (bytes.len() - whole) as u64;
             // A segment without even a whole head was never begun: its number is free.

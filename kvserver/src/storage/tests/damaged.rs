@@ -96,6 +96,20 @@ fn a_segment_that_was_hardly_begun_is_begun_again() {
     }
 }
 
+/// It was synced before the checkpoint that begins with it: what it held was acknowledged.
+#[test]
+fn the_first_segment_of_a_checkpoint_without_its_head_is_corruption() {
+    let world = small();
+    let name = segment_name(world.segment);
+    let head = world.disk.get(&name).unwrap().iter().position(|byte| *byte == b'\n').unwrap();
+    for content in [vec![], vec![0; 600], b"not a journal".to_vec(), world.disk.get(&name).unwrap()[..head].to_vec()] {
+        let mut disk = world.disk.clone();
+        disk.put(&name, &content);
+        assert!(matches!(recover(&disk), Err(Failure::Corrupt(what)) if what.file == name), "{content:?}");
+        assert!(!salvage(&disk).unwrap().losses.is_empty());
+    }
+}
+
 #[test]
 fn garbage_at_the_end_is_cut_off() {
     for garbage in [&b"\0\0\0\0\0\0\0\0"[..], b"\n\n\n", b"{\"crc\":\"00000000\",\"e\":{}}\n", &[0xaa; 5000]] {
