@@ -39,7 +39,7 @@ fuzz target seconds="60" *flags:
 survive *file:
     cargo run --release -p harness --bin survive -- {{file}}
 
-# What the table of faults promises, on real processes (20 minutes): all scenarios, or those named. `--list` shows them.
+# What the table of faults promises, on real processes, two scenarios at a time: all, or those named. `--list` shows them.
 nemesis *args="--all --jobs 2":
     cargo run --release -p harness --bin nemesis -- {{args}}
 
