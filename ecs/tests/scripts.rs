@@ -38,8 +38,41 @@ impl Runner for Stage {
     }
 }
 
+/// A way in which a puppet behaves badly; without one it behaves again.
+fn set(puppet: &mut puppets::Puppet, how: Option<&str>) {
+    match how {
+        Some("stubborn") => puppet.stubborn = true,
+        Some("lazy") => puppet.lazy = true,
+        Some("stalled") => puppet.stalled = true,
+        Some("dated") => puppet.dated = true,
+        _ => {
+            (puppet.stubborn, puppet.lazy) = (false, false);
+            (puppet.stalled, puppet.dated) = (false, false);
+        }
+    }
+}
+
 impl Stage {
+    /// An operator asks through server N: `leave N`, `remove N M`, `cancel N`; `force` makes it so. None: not that.
+    fn wish(name: &str, words: &[&str], names: &[u64]) -> Option<(u64, Wish)> {
+        let force = words.contains(&"force");
+        Some(match (name, names) {
+            ("leave", [name]) => (*name, Wish::Leave { force }),
+            ("remove", [name, other]) => (*name, Wish::Remove { node: NodeId(*other).to_string(), force }),
+            ("cancel", [name]) => (*name, Wish::Cancel),
+            ("plan", [name]) => (*name, Wish::Plan),
+            ("plan", [name, without]) => (*name, Wish::PlanWithout { node: NodeId(*without).to_string() }),
+            ("rebalance", [name]) => (*name, Wish::Rebalance),
+            ("progress", [name]) => (*name, Wish::Progress),
+            _ => return None,
+        })
+    }
+
     fn perform(&mut self, name: &str, words: &[&str], names: &[u64]) -> Result<String, Box<dyn Error>> {
+        if let Some((through, wish)) = Self::wish(name, words, names) {
+            self.0.wish(through, wish);
+            return Ok(String::new());
+        }
         let theatre = &mut self.0;
         match (name, names) {
             ("start", names) => names.iter().for_each(|name| theatre.start(*name)),
@@ -85,19 +118,7 @@ impl Stage {
                 self.0.puppets.insert(*other, copy);
             }
             ("foreign", [name]) => self.puppet(*name)?.cluster = Some(common::ClusterId(99)),
-            ("set", [name]) => {
-                let puppet = self.puppet(*name)?;
-                match words.get(1) {
-                    Some(&"stubborn") => puppet.stubborn = true,
-                    Some(&"lazy") => puppet.lazy = true,
-                    Some(&"stalled") => puppet.stalled = true,
-                    Some(&"dated") => puppet.dated = true,
-                    _ => {
-                        (puppet.stubborn, puppet.lazy) = (false, false);
-                        (puppet.stalled, puppet.dated) = (false, false);
-                    }
-                }
-            }
+            ("set", [name]) => set(self.puppet(*name)?, words.get(1).copied()),
             ("goodbye", [name]) => {
                 let conn = self.puppet(*name)?.conn.ok_or("not connected")?;
                 self.0.tell(Event::Goodbye { conn });
@@ -110,19 +131,6 @@ impl Stage {
                     self.0.step();
                 }
             }
-            // An operator asks through server N: `leave N`, `remove N M`, `cancel N`; `force` makes it so.
-            ("leave", [name]) => self.0.wish(*name, Wish::Leave { force: words.contains(&"force") }),
-            ("remove", [name, other]) => {
-                let (node, force) = (NodeId(*other).to_string(), words.contains(&"force"));
-                self.0.wish(*name, Wish::Remove { node, force });
-            }
-            ("cancel", [name]) => self.0.wish(*name, Wish::Cancel),
-            ("plan", [name]) => self.0.wish(*name, Wish::Plan),
-            ("plan", [name, without]) => {
-                self.0.wish(*name, Wish::PlanWithout { node: NodeId(*without).to_string() });
-            }
-            ("rebalance", [name]) => self.0.wish(*name, Wish::Rebalance),
-            ("progress", [name]) => self.0.wish(*name, Wish::Progress),
             ("stopping", [name]) => {
                 let conn = self.puppet(*name)?.conn.ok_or("not connected")?;
                 self.0.tell(Event::Stopping { conn });

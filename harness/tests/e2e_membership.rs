@@ -27,14 +27,15 @@ impl Users {
         let seeds: Vec<Address> = seeds.iter().map(|seed| Address::from(seed.as_str())).collect();
         let (ends, counts) = (stop.clone(), acks.clone());
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let client = Client::new(seeds, Settings::default());
                 let users = (0..users)
                     .map(|user| tokio::spawn(write(client.clone(), user, keys, ends.clone(), counts.clone())));
                 let mut all = (Ledger::default(), Vec::new(), Duration::ZERO);
                 for user in users.collect::<Vec<_>>() {
-                    let (ledger, errors, gap) = user.await.unwrap();
+                    let (ledger, errors, gap) = user.await.expect("a user does not panic");
                     all.0.merge(ledger);
                     all.1.extend(errors);
                     all.2 = all.2.max(gap);
@@ -51,7 +52,7 @@ impl Users {
 
     fn stop(self) -> (Ledger, Vec<String>, Duration) {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap()
+        self.thread.join().expect("a thread does not panic")
     }
 }
 
@@ -98,14 +99,14 @@ impl Watcher {
         let thread = std::thread::spawn(move || {
             let (mut seen, mut wrong) = (0, Vec::new());
             while !ends.load(Ordering::Relaxed) && wrong.len() < 10 {
-                let now: Vec<String> = present(&servers.lock().unwrap());
+                let now: Vec<String> = present(&servers.lock().expect("nobody panics"));
                 for server in &now {
                     // One that does not serve (yet, or any more) says so, or has gone.
                     let Ok(keyrange) = Text::connect(server).and_then(|mut text| text.keyrange(false)) else {
                         continue;
                     };
                     seen += 1;
-                    let known = servers.lock().unwrap().clone();
+                    let known = servers.lock().expect("nobody panics").clone();
                     wrong.extend(check(&keyrange, &known).err().map(|what| format!("{server}: {what}")));
                 }
                 std::thread::sleep(Duration::from_millis(5));
@@ -116,16 +117,16 @@ impl Watcher {
     }
 
     fn joins(&self, server: &str) {
-        self.live.lock().unwrap().insert(server.to_owned(), None);
+        self.live.lock().expect("nobody panics").insert(server.to_owned(), None);
     }
 
     fn has_gone(&self, server: &str) {
-        self.live.lock().unwrap().insert(server.to_owned(), Some(Instant::now()));
+        self.live.lock().expect("nobody panics").insert(server.to_owned(), Some(Instant::now()));
     }
 
     fn stop(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
-        let (seen, wrong) = self.thread.join().unwrap();
+        let (seen, wrong) = self.thread.join().expect("a thread does not panic");
         assert!(wrong.is_empty(), "wrong keyranges: {wrong:#?}");
         seen
     }

@@ -213,7 +213,7 @@ fn fsync_stuck(stage: &Stage) -> anyhow::Result<Done> {
 fn no_descriptors(stage: &Stage) -> anyhow::Result<Done> {
     let mut play = Play::plain(stage, 3)?;
     play.arena.stop(2)?;
-    play.arena.start_under(2, &Wrap::under(["prlimit", "--nofile=64:64"]))?;
+    play.arena.start_under(2, &Wrap::under(["prlimit", "--nofile=96:96"]))?;
     play.arena.settled(3, HEAL)?;
     let address = play.arena.address(2);
     let crowd: Vec<Text> =
@@ -228,5 +228,5 @@ fn no_descriptors(stage: &Stage) -> anyhow::Result<Done> {
     play.goes_on()?;
     play.arena.stop(2)?;
     play.arena.start(2)?;
-    play.end(3, format!("gave a server 64 file descriptors and {came} connections more"))
+    play.end(3, format!("gave a server 96 file descriptors and {came} connections more"))
 }

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
-use super::mounts;
 use super::play::{Done, Play, Stage};
 use super::run::{Need, Scenario};
 use super::spaces::Spaces;
 
-const NEEDS: &[Need] = &[Need::Root, Need::Tool("ip"), Need::Tool("iptables")];
+const NEEDS: &[Need] = &[Need::Root, Need::Tool("ip"), Need::Tool("nsenter"), Need::Tool("iptables")];
 
 pub(super) const ALL: &[Scenario] = &[
     Scenario { name: "packets-cut-from-ecs", needs: NEEDS, run: cut_from_ecs },
@@ -90,19 +89,15 @@ fn flapping(stage: &Stage) -> anyhow::Result<Done> {
 fn lossy(stage: &Stage) -> anyhow::Result<Done> {
     let play = Play::spaced(stage, 3)?;
     for number in 0..=3 {
-        let mut words = play.arena.spaces().prefix(number);
         let rule = "iptables -w -A INPUT -m statistic --mode random --probability 0.05 -j DROP";
-        words.extend(rule.split(' ').map(str::to_owned));
-        mounts::run(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
+        play.arena.spaces().run(number, rule)?;
     }
     std::thread::sleep(Duration::from_secs(stage.pick(10, 2)));
     play.goes_on()?;
     let dropped = (0..=3).map(|number| play.arena.spaces().dropped(number)).sum::<anyhow::Result<u64>>()?;
     ensure!(dropped > 0, "no packet was dropped");
     for number in 0..=3 {
-        let mut words = play.arena.spaces().prefix(number);
-        words.extend("iptables -w -F INPUT".split(' ').map(str::to_owned));
-        mounts::run(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
+        play.arena.spaces().run(number, "iptables -w -F INPUT")?;
     }
     play.end(3, format!("lost every twentieth packet between all, clients included ({dropped} packets dropped)"))
 }

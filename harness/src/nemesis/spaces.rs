@@ -76,10 +76,21 @@ impl Spaces {
         Ok(())
     }
 
-    /// What starts a process inside.
+    /// What starts a process inside. Not `ip netns exec`: that gives it a copy of all mounts too, and a file system that
+    /// is mounted anywhere cannot be unmounted by the scenario that owns it.
     #[must_use]
     pub fn prefix(&self, number: usize) -> Vec<String> {
-        ["ip", "netns", "exec", &self.space(number)].map(str::to_owned).to_vec()
+        vec!["nsenter".to_owned(), format!("--net=/run/netns/{}", self.space(number))]
+    }
+
+    /// Runs a program inside.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn run(&self, number: usize, words: &str) -> anyhow::Result<String> {
+        let mut all = self.prefix(number);
+        all.extend(words.split(' ').map(str::to_owned));
+        run(&all.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// Drops every packet from `from` to `to`, 0 being the ecs, or lets them through again.
@@ -87,9 +98,8 @@ impl Spaces {
     /// # Errors
     /// `iptables` is missing.
     pub fn drop_packets(&self, from: usize, to: usize, yes: bool) -> anyhow::Result<()> {
-        let (space, source) = (self.space(to), self.ip(Spaces::host_of(from)));
-        let what = if yes { "-A" } else { "-D" };
-        run(&["ip", "netns", "exec", &space, "iptables", "-w", what, "INPUT", "-s", &source, "-j", "DROP"]).map(drop)
+        let (what, source) = (if yes { "-A" } else { "-D" }, self.ip(Spaces::host_of(from)));
+        self.run(to, &format!("iptables -w {what} INPUT -s {source} -j DROP")).map(drop)
     }
 
     /// How many packets such rules have dropped at `to`.
@@ -97,7 +107,7 @@ impl Spaces {
     /// # Errors
     /// `iptables` is missing.
     pub fn dropped(&self, to: usize) -> anyhow::Result<u64> {
-        let listing = run(&["ip", "netns", "exec", &self.space(to), "iptables", "-w", "-nvxL", "INPUT"])?;
+        let listing = self.run(to, "iptables -w -nvxL INPUT")?;
         let rows = listing.lines().filter(|line| line.contains("DROP"));
         Ok(rows.filter_map(|line| line.split_whitespace().next()?.parse::<u64>().ok()).sum())
     }

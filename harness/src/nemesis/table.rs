@@ -100,12 +100,12 @@ pub const LINES: &[Line] = &[
     Line {
         fault: "10,000 idle connections, half lines, clients that never read, over-long lines, binary garbage",
         scenarios: &[],
-        elsewhere: &["harness/tests/e2e_hostile.rs"],
+        elsewhere: &["harness/tests/e2e_hostile.rs", "harness/tests/e2e_crowds.rs"],
     },
     Line {
         fault: "clients that send internal or administrative words, or 10,000 false accusations",
         scenarios: &[],
-        elsewhere: &["harness/tests/e2e_hostile.rs"],
+        elsewhere: &["harness/tests/e2e_strangers.rs"],
     },
     line("SIGTERM under load", &["sigterm-under-load", "killed-while-stopping"]),
 ];

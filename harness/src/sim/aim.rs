@@ -141,7 +141,7 @@ fn views(plan: &mut Plan, rule: Rule) {
     ]);
     match rule {
         Rule::Unclean => {
-            plan.only(&[(Kind::Kill, 10), (Kind::PowerCut, 6), (Kind::PowerCutTwo, 10), (Kind::CutEcs, 6)])
+            plan.only(&[(Kind::Kill, 10), (Kind::PowerCut, 6), (Kind::PowerCutTwo, 10), (Kind::CutEcs, 6)]);
         }
         Rule::TellFirst => plan.only(&[(Kind::Kill, 8), (Kind::Restart, 4), (Kind::EcsDown, 20)]),
         _ => {}

@@ -139,7 +139,11 @@ impl State {
         }
         let (key, op) = (write.key.to_vec(), write.op.clone());
         self.writes.push(write);
+        if let WriteOp::Swap(value) = op {
+            return Reply::Swapped(self.map.insert(key, value));
+        }
         Reply::Written(match op {
+            WriteOp::Swap(_) | WriteOp::Probe => Outcome::Missing,
             WriteOp::Put(value) => self.map.insert(key, value).map_or(Outcome::Created, |_| Outcome::Updated),
             WriteOp::Delete => self.map.remove(&key).map_or(Outcome::Missing, |_| Outcome::Deleted),
         })

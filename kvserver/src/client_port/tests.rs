@@ -503,7 +503,7 @@ fn a_client_of_another_machine_needs_the_token() {
     let (backend, me) = (super::Backend::Stub(super::stub::Stub::new(replies.clone())), replies.register());
     let mut session = super::session::Session::new(&settings(), false);
     session.received(b"leave\nadmin let-me-in leave\nchange\n");
-    session.process(common::Time(1), &backend, &me);
+    session.process(common::Time(1), &backend, me.conn());
     let said = String::from_utf8(session.output().to_vec()).unwrap();
     assert_eq!(
         said,
