@@ -43,8 +43,6 @@ survive *file:
 balance *args:
     cargo run --release -p harness --bin balance -- {{args}}
 
-# What the table of faults promises, on real processes (20 minutes): all scenarios, or those named. `--list` shows them.
-
 # What the table of faults promises, on real processes, two scenarios at a time: all, or those named. `--list` shows them.
 nemesis *args="--all --jobs 2":
     cargo run --release -p harness --bin nemesis -- {{args}}
