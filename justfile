@@ -39,6 +39,10 @@ fuzz target seconds="60" *flags:
 survive *file:
     cargo run --release -p harness --bin survive -- {{file}}
 
+# How evenly keys fall on 3 to 20 servers, with and without virtual nodes, and after failures.
+balance *args:
+    cargo run --release -p harness --bin balance -- {{args}}
+
 # What the table of faults promises, on real processes, two scenarios at a time: all, or those named. `--list` shows them.
 nemesis *args="--all --jobs 2":
     cargo run --release -p harness --bin nemesis -- {{args}}

@@ -3,9 +3,13 @@
 //! It knows no routes: a closure turns a path into a [`Page`]. It only answers GET and HEAD, takes no request bodies, and
 //! changes nothing; so it needs no authentication beyond the address it is bound to.
 //!
+//! A caller whose first bytes are those of HTTP/2 gets that, and with the feature `health` gRPC health checks
+//! ([`crate::health`]) beside the pages; all others get HTTP/1.1.
+//!
 //! Bounds: [`CONNECTIONS`] at a time (a further one takes the place of the oldest, so that nobody's idle connections hide
 //! the server's health), [`HEAD`] bytes of request head, [`PATIENCE`] to send it; a page is made only when its request is
-//! complete.
+//! complete. An HTTP/2 connection may have [`STREAMS`] requests open and must answer a ping every [`PATIENCE`], so that a
+//! watcher that is gone does not hold its place.
 #![allow(clippy::disallowed_methods)] // a shell: one task per connection
 
 use std::convert::Infallible;
@@ -20,6 +24,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +36,9 @@ const CONNECTIONS: usize = 64;
 const HEAD: usize = 16 * 1024;
 /// How long a client may take to send a request, or keep an idle connection.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Requests at a time of one HTTP/2 connection: a watch or two, and a check.
+#[cfg(feature = "health")]
+const STREAMS: u32 = 8;
 /// How long to wait when no connection can be accepted (no file descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -73,8 +81,9 @@ impl Page {
     }
 }
 
-/// Serves `route(path)` until `stop`. The path comes without its query.
-pub async fn serve<R>(listener: TcpListener, route: R, stop: CancellationToken)
+/// Serves `route(path)` until `stop`. The path comes without its query. `service` is what health checks call that which
+/// the page `/readyz` speaks of.
+pub async fn serve<R>(listener: TcpListener, service: &'static str, route: R, stop: CancellationToken)
 where
     R: Fn(&str) -> Page + Send + Sync + 'static,
 {
@@ -85,26 +94,97 @@ where
             continue;
         };
         let (route, stop, seat) = (route.clone(), stop.clone(), room.enter());
-        tokio::spawn(async move { stop.run_until_cancelled(seat.during(connection(stream, route))).await });
+        tokio::spawn(async move { stop.run_until_cancelled(seat.during(connection(stream, service, route))).await });
     }
 }
 
-async fn connection<R: Fn(&str) -> Page>(stream: TcpStream, route: Arc<R>) {
+async fn connection<R>(mut stream: TcpStream, service: &'static str, route: Arc<R>)
+where
+    R: Fn(&str) -> Page + Send + Sync + 'static,
+{
     let _ = stream.set_nodelay(true);
+    let Ok(Ok(begun)) = tokio::time::timeout(PATIENCE, begin(&mut stream)).await else { return };
+    let second = begun.starts_with(HTTP2);
+    let (read, write) = stream.into_split();
+    let io = TokioIo::new(tokio::io::join(std::io::Cursor::new(begun).chain(read), write));
+    let served = if second { http2(io, service, route).await } else { http1(io, route).await };
+    if let Err(error) = served {
+        log::debug!("admin connection ended: {error}");
+    }
+}
+
+/// How an HTTP/2 connection begins, and no request of HTTP/1.1 does.
+const HTTP2: &[u8] = b"PRI";
+
+/// The first bytes of a connection: as many as tell what is spoken.
+async fn begin(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut begun = Vec::with_capacity(HTTP2.len());
+    while begun.len() < HTTP2.len() && HTTP2.starts_with(&begun) {
+        if stream.take((HTTP2.len() - begun.len()) as u64).read_buf(&mut begun).await? == 0 {
+            break;
+        }
+    }
+    Ok(begun)
+}
+
+async fn http1<I, R>(io: I, route: Arc<R>) -> hyper::Result<()>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    R: Fn(&str) -> Page,
+{
     let answer = service_fn(move |request: Request<Incoming>| {
         let response = respond(&request, &*route);
         async move { Ok::<_, Infallible>(response) }
     });
-    let served = http1::Builder::new()
+    http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
         // Simple clients close their sending half behind the request and still want the answer.
         .half_close(true)
         .max_buf_size(HEAD)
-        .serve_connection(TokioIo::new(stream), answer);
-    if let Err(error) = served.await {
-        log::debug!("admin connection ended: {error}");
-    }
+        .serve_connection(io, answer)
+        .await
+}
+
+/// Pages and health checks over one connection.
+#[cfg(feature = "health")]
+async fn http2<I, R>(io: I, service: &'static str, route: Arc<R>) -> hyper::Result<()>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    R: Fn(&str) -> Page + Send + Sync + 'static,
+{
+    use http_body_util::Either;
+    use tonic::codegen::Service as _;
+
+    let health = crate::health::server(route.clone(), service);
+    let answer = service_fn(move |request: Request<Incoming>| {
+        let (mut health, route) = (health.clone(), route.clone());
+        async move {
+            let kind = request.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+            if kind.starts_with(b"application/grpc") {
+                return health.call(request).await.map(|response| response.map(Either::Right));
+            }
+            Ok(respond(&request, &*route).map(Either::Left))
+        }
+    });
+    hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEAD as u32)
+        .keep_alive_interval(PATIENCE)
+        .keep_alive_timeout(PATIENCE)
+        .serve_connection(io, answer)
+        .await
+}
+
+/// Without health checks there is no HTTP/2: HTTP/1.1 answers that it does not understand.
+#[cfg(not(feature = "health"))]
+async fn http2<I, R>(io: I, _service: &'static str, route: Arc<R>) -> hyper::Result<()>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    R: Fn(&str) -> Page,
+{
+    http1(io, route).await
 }
 
 fn respond(request: &Request<Incoming>, route: &impl Fn(&str) -> Page) -> Response<Full<Bytes>> {
@@ -125,7 +205,7 @@ fn respond(request: &Request<Incoming>, route: &impl Fn(&str) -> Page) -> Respon
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncWriteExt;
 
     use super::*;
 
@@ -150,7 +230,7 @@ mod tests {
             "/large" => Page::text(200, vec![b'x'; 8 << 20]),
             _ => Page::not_found("/healthz /status"),
         };
-        let server = tokio::spawn(serve(listener, route, stop.clone()));
+        let server = tokio::spawn(serve(listener, "annulus.kv", route, stop.clone()));
 
         let health = ask(addr, "GET /healthz?verbose=1 HTTP/1.1").await;
         assert!(health.starts_with("HTTP/1.1 200 OK\r\n") && health.ends_with("\r\n\r\nok\n"), "{health}");
@@ -160,6 +240,9 @@ mod tests {
         assert!(ask(addr, "GET /nothing HTTP/1.1").await.starts_with("HTTP/1.1 404 "));
         assert!(ask(addr, "POST /healthz HTTP/1.1").await.starts_with("HTTP/1.1 405 "));
         assert!(ask(addr, "put k v").await.starts_with("HTTP/1.1 400 "));
+        // Begins like HTTP/2 for a while.
+        assert!(ask(addr, "PROPFIND /healthz HTTP/1.1").await.starts_with("HTTP/1.1 405 "));
+        assert!(ask(addr, "P").await.starts_with("HTTP/1.1 400 "));
 
         // Idle connections do not keep anybody out.
         let mut idle = Vec::new();

@@ -237,6 +237,8 @@ pub enum FromEcs {
 pub enum Question {
     /// The whole state, for people and scripts.
     Status,
+    /// The failure timeline: who accused whom, what was seen and decided, and when.
+    Timeline,
     /// A client could not reach the server at this client address: a hint, which only leads to a probe.
     Accuse {
         /// `host:port` as in a keyrange.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::blob;
+use crate::blob::{self, Blob};
 use crate::ids::{ClientId, Epoch, Seq};
 
 /// Names one entry of one slot for ever (invariant I4).
@@ -34,7 +34,19 @@ pub enum Op {
         #[serde(with = "blob")]
         key: Bytes,
     },
-    /// Nothing changes; the entry only records the outcome of a request (a delete of a missing key).
+    /// As [`Op::Put`]; whoever asked is told the value before, which was looked up when this was proposed.
+    Swap {
+        /// The key.
+        #[serde(with = "blob")]
+        key: Bytes,
+        /// Its value.
+        #[serde(with = "blob")]
+        value: Bytes,
+        /// Its value until now, if it had one.
+        old: Option<Blob>,
+    },
+    /// Nothing changes; the entry only records the outcome of a request (a delete of a missing key), or proves that
+    /// entries commit.
     Noop,
 }
 
@@ -43,7 +55,7 @@ impl Op {
     #[must_use]
     pub fn key(&self) -> Option<&Bytes> {
         match self {
-            Op::Put { key, .. } | Op::Delete { key } => Some(key),
+            Op::Put { key, .. } | Op::Swap { key, .. } | Op::Delete { key } => Some(key),
             Op::Noop => None,
         }
     }
@@ -93,6 +105,7 @@ impl Entry {
     pub fn weight(&self) -> usize {
         96 + match &self.op {
             Op::Put { key, value } => key.len() + value.len(),
+            Op::Swap { key, value, old } => key.len() + value.len() + old.as_ref().map_or(0, |old| old.0.len()),
             Op::Delete { key } => key.len(),
             Op::Noop => 0,
         }

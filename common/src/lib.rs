@@ -2,7 +2,7 @@
 //!
 //! Plain data (ids, views, entries, messages), the pure ring, and the codecs. Nothing in here opens a socket, starts a
 //! task or reads a clock, with named exceptions, which shells call and cores never do: [`clock`], [`admin`] (the HTTP
-//! port of both servers), [`lobby`] (connections that wait to be known), [`files`] and [`logging`].
+//! port of both servers, with its gRPC health checks), [`lobby`] (connections that wait to be known), [`files`] and [`logging`].
 
 pub mod admin;
 pub mod blob;
@@ -11,6 +11,8 @@ pub mod control;
 pub mod entry;
 pub mod files;
 pub mod frame;
+#[cfg(feature = "health")]
+mod health;
 pub mod ids;
 pub mod lineage;
 pub mod lobby;
@@ -18,6 +20,7 @@ pub mod logging;
 pub mod peer;
 pub mod position;
 pub mod priority;
+pub mod question;
 pub mod retry;
 pub mod ring;
 pub mod sealed;

@@ -34,6 +34,8 @@ pub enum Purpose {
     Pulse,
     /// Nothing more: the answer proves that the process is alive and who it is.
     Probe,
+    /// One [`crate::question::Query`] frame, answered by one [`crate::question::Say`].
+    Question,
 }
 
 /// Who a process is.
@@ -56,6 +58,9 @@ pub struct HelloAck {
     pub from: Identity,
     /// Why the connection is not wanted, if it is not.
     pub refused: Option<String>,
+    /// To a probe: what the listener waits for before it serves all that it should, as on `/readyz` and in its gRPC
+    /// health. None: nothing.
+    pub waiting_for: Option<String>,
 }
 
 /// One leaf's worth of records on the way to a learner.

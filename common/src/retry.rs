@@ -4,16 +4,19 @@
 //! forget the same results at the same entry. A retry is answered from it, executed if it provably never was, and
 //! otherwise answered with *unknown*; it is never executed twice.
 //!
-//! Two bounds, both deterministic. Per client the last [`WINDOW`] results are kept. Per slot the [`CLIENTS`] youngest
+//! Three bounds, all deterministic. Per client the last [`WINDOW`] results are kept. Per slot the [`CLIENTS`] youngest
 //! clients are kept, by [`ClientId`] order, which is start order: so one number, `horizon`, tells a client that was
 //! forgotten from one that never wrote here. The cost: a client that has been running for longer than 1,024 younger ones
-//! loses the safety of its retries in that slot, and is told so (*unknown*), never lied to.
+//! loses the safety of its retries in that slot, and is told so (*unknown*), never lied to. And of the values that `getset`
+//! has replaced, which a retry must be told again, the last [`OLD_BYTES`] are kept per slot (one more if it is larger):
+//! those forgotten first are the oldest, or those that their client has the answer to.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::entry::{Outcome, RequestId};
+use crate::blob::Blob;
+use crate::entry::{Entry, Op, Outcome, RequestId};
 use crate::ids::ClientId;
 
 /// Results kept per client and slot.
@@ -22,6 +25,10 @@ pub const WINDOW: usize = 64;
 ///
 /// In simulation builds so few that runs get there.
 pub const CLIENTS: usize = if cfg!(feature = "switches") { 6 } else { 1024 };
+/// Bytes of replaced values kept per slot: a client asks again within seconds, and 256 slots hold 64 MiB at most.
+pub const OLD_BYTES: usize = 256 << 10;
+/// What keeping one costs beside its bytes.
+const OLD_COST: usize = 64;
 
 /// How a server words it that a result is gone. Clients look for it: asking again would be pointless.
 pub const FORGOTTEN: &str = "the result of this request is no longer kept";
@@ -48,12 +55,28 @@ struct Session {
     results: BTreeMap<u64, Outcome>,
 }
 
+/// A value that a request has replaced.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct Old {
+    request: (ClientId, u64),
+    value: Blob,
+}
+
+impl Old {
+    fn cost(&self) -> usize {
+        OLD_COST + self.value.0.len()
+    }
+}
+
 /// The results of one slot.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct RetryTable {
     /// The oldest clients, up to this id, have been forgotten.
     horizon: Option<ClientId>,
     clients: BTreeMap<ClientId, Session>,
+    /// Replaced values, oldest first.
+    #[serde(default)]
+    olds: Vec<Old>,
 }
 
 impl RetryTable {
@@ -92,6 +115,34 @@ impl RetryTable {
         }
     }
 
+    /// Records the outcome of an applied entry that answers `request`, with the value that it replaced if that was asked
+    /// for.
+    pub fn record_entry(&mut self, entry: &Entry) {
+        let Some(request) = &entry.request else { return };
+        self.record(request, entry.outcome);
+        if self.olds.is_empty() && !matches!(entry.op, Op::Swap { .. }) {
+            return;
+        }
+        let answered = |old: &Old| old.request.0 == request.client && old.request.1 < request.lowest_unacked;
+        self.olds.retain(|old| !answered(old));
+        if let Op::Swap { old: Some(value), .. } = &entry.op {
+            self.olds.push(Old { request: (request.client, request.seq), value: value.clone() });
+        }
+        let mut bytes: usize = self.olds.iter().map(Old::cost).sum();
+        let mut forgotten = 0;
+        while bytes > OLD_BYTES && forgotten + 1 < self.olds.len() {
+            bytes -= self.olds[forgotten].cost();
+            forgotten += 1;
+        }
+        self.olds.drain(..forgotten);
+    }
+
+    /// The value that a request has replaced, if it is still kept.
+    #[must_use]
+    pub fn replaced(&self, request: &RequestId) -> Option<&Blob> {
+        self.olds.iter().find(|old| old.request == (request.client, request.seq)).map(|old| &old.value)
+    }
+
     /// How many clients are remembered.
     #[must_use]
     pub fn clients(&self) -> usize {
@@ -108,9 +159,43 @@ impl RetryTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::LogId;
 
     fn request(client: u128, seq: u64, lowest_unacked: u64) -> RequestId {
         RequestId { client: ClientId(client), seq, lowest_unacked }
+    }
+
+    fn swap(request: RequestId, old: usize) -> Entry {
+        let (key, value) = ("k".into(), "v".into());
+        let old = Some(Blob(vec![b'x'; old].into()));
+        Entry {
+            id: LogId::default(),
+            op: Op::Swap { key, value, old },
+            outcome: Outcome::Updated,
+            request: Some(request),
+        }
+    }
+
+    #[test]
+    fn replaced_values_are_kept_until_answered_and_within_bounds() {
+        let mut table = RetryTable::default();
+        table.record_entry(&swap(request(1, 1, 1), 10));
+        table.record_entry(&swap(request(2, 1, 1), 20));
+        assert_eq!(table.replaced(&request(1, 1, 1)).map(|old| old.0.len()), Some(10));
+        let put = Entry { op: Op::Noop, ..swap(request(1, 2, 2), 0) };
+        table.record_entry(&put);
+        assert_eq!(table.replaced(&request(1, 1, 1)), None, "its client has the answer");
+        assert_eq!(table.replaced(&request(2, 1, 1)).map(|old| old.0.len()), Some(20));
+
+        for seq in 2..=20 {
+            table.record_entry(&swap(request(2, seq, 1), OLD_BYTES / 8));
+        }
+        assert_eq!(table.replaced(&request(2, 1, 1)), None, "the oldest go first");
+        assert_eq!(table.lookup(&request(2, 1, 1)), Known::Done(Outcome::Updated), "the outcome is still known");
+        assert!(table.replaced(&request(2, 20, 1)).is_some());
+        assert!(table.olds.iter().map(Old::cost).sum::<usize>() <= OLD_BYTES);
+        table.record_entry(&swap(request(2, 21, 1), OLD_BYTES * 2));
+        assert_eq!(table.olds.len(), 1, "the last one is always kept");
     }
 
     #[test]

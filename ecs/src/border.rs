@@ -88,6 +88,13 @@ pub enum Event {
         /// What was met.
         seen: Probed,
     },
+    /// What a process that answered [`Action::Probe`] says of its health; comes before [`Event::Probed`].
+    ProbeSaid {
+        /// Who was meant.
+        node: NodeId,
+        /// `SERVING`, or `NOT_SERVING` and what it waits for: what its gRPC health says.
+        said: String,
+    },
     /// A client could not reach the server with this client address: a hint, which leads to a probe at most.
     Accuse {
         /// `host:port`.

@@ -111,6 +111,7 @@ impl Ecs {
                 }
             }
             Event::Heartbeat(beat) => self.heartbeat(now, &beat, out),
+            Event::ProbeSaid { node, said } => self.detector.said(node, &said, now),
             Event::Probed { node, seen } => self.detector.probed(node, seen, now, &mut found),
             Event::Accuse { addr, why } => self.accuse(now, &addr, &why, &mut found),
             // Silence is judged here only: a caller hands over everything that has come before it ticks.
@@ -303,5 +304,5 @@ impl Ecs {
 
 /// What others say goes to the log and the timeline: a little of it, and nothing that steers a terminal.
 pub(crate) fn shorten(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(60).collect()
+    text.chars().filter(|c| !c.is_control()).take(100).collect()
 }

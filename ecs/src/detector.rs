@@ -249,6 +249,15 @@ impl Detector {
         }
     }
 
+    /// What a probed process says of its health, for the timeline only: a server that does not serve is alive.
+    pub fn said(&mut self, node: NodeId, health: &str, now: Time) {
+        let probed = |watch: &Watch| watch.hint.is_some() || matches!(watch.stage, Stage::Suspect { .. });
+        if self.watches.get(&node).is_some_and(probed) {
+            let health: String = health.chars().filter(|c| !c.is_control()).take(200).collect();
+            self.note(now, node, format!("the probe was answered: {health}"));
+        }
+    }
+
     fn judge(&mut self, node: NodeId, why: &str, now: Time, out: &mut Vec<Finding>) {
         if let Some(watch) = self.watches.get_mut(&node) {
             watch.stage = Stage::Down { since: now };

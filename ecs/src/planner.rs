@@ -3,6 +3,7 @@
 //! The planner moves as little as it can: a newcomer takes only from the two neighbours it lands between, and what a
 //! leaver had goes only to its neighbours. It knows nothing of copies: those follow from the homes by the ring's rule.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -90,8 +91,9 @@ fn loads(homes: &[NodeId]) -> BTreeMap<NodeId, usize> {
     })
 }
 
-/// `newcomer` lands at `vnodes` borders, each between the two neighbours that together carry most, and takes from both
-/// until the three are even. Where there is but one server it takes half.
+/// `newcomer` lands at `vnodes` borders and takes from both neighbours until the three are even: each time where the
+/// largest share of all then is smallest, and of such borders between the two neighbours that together carry most. So it
+/// is never less even than halving the largest share. Where there is but one server it takes half.
 #[must_use]
 pub fn join(homes: &[NodeId], newcomer: NodeId, vnodes: u16) -> Plan {
     let mut after = homes.to_vec();
@@ -102,22 +104,28 @@ pub fn join(homes: &[NodeId], newcomer: NodeId, vnodes: u16) -> Plan {
             0 | 1 => homes.len(),
             arcs => (homes.len() / (servers + 1)).div_ceil(arcs),
         };
-        let Some(border) = border(&after, newcomer) else { break };
+        let Some(border) = border(&after, newcomer, quota) else { break };
         land(&mut after, newcomer, border, quota);
     }
     Plan::between(homes, after)
 }
 
 /// The slot before which the newcomer lands.
-fn border(homes: &[NodeId], newcomer: NodeId) -> Option<usize> {
+fn border(homes: &[NodeId], newcomer: NodeId, quota: usize) -> Option<usize> {
     let (runs, loads) = (runs(homes), loads(homes));
     let load = |run: &Run| loads.get(&run.owner).copied().unwrap_or(0);
     let pairs = runs.iter().zip(runs.iter().cycle().skip(1));
     let free =
         pairs.filter(|(left, right)| left.owner != right.owner && ![left.owner, right.owner].contains(&newcomer));
+    let largest = |border: usize| {
+        let mut after = homes.to_vec();
+        land(&mut after, newcomer, border, quota);
+        self::loads(&after).into_values().max()
+    };
     // Of pairs that carry the same, the more even one ends more even; then the first, so that plans are reproducible.
     let best = free.max_by_key(|(left, right)| {
-        (load(left) + load(right), load(left).min(load(right)), std::cmp::Reverse(right.first))
+        let (sum, least) = (load(left) + load(right), load(left).min(load(right)));
+        (Reverse(largest(right.first)), sum, least, Reverse(right.first))
     });
     let inside = || {
         let longest = runs.iter().filter(|run| run.owner != newcomer && run.length > 1).max_by_key(|run| run.length)?;
@@ -355,17 +363,22 @@ mod tests {
         assert_eq!(steps, plan.moves.values().sum::<usize>().div_ceil(5));
     }
 
-    /// The best reachable result by trying every border and every pair of amounts: the neighbours that carry most, then
-    /// the smallest spread among the three.
-    fn brute_force(lengths: &[usize]) -> (usize, usize) {
+    /// The best reachable result by trying every border and every pair of amounts: the smallest largest share, then the
+    /// neighbours that carry most, then the smallest spread among the three.
+    fn brute_force(lengths: &[usize]) -> (usize, usize, usize) {
         let total = lengths.len();
-        let pairs = (0..total).map(|at| (lengths[at], lengths[(at + 1) % total]));
-        let heaviest = pairs.clone().map(|(a, b)| a + b).max().unwrap();
-        let spread = |(a, b): (usize, usize)| {
-            let options = (0..a).flat_map(|x| (0..b).map(move |y| [a - x, b - y, x + y]));
-            options.map(|three| three.iter().max().unwrap() - three.iter().min().unwrap()).min().unwrap()
-        };
-        (heaviest, pairs.filter(|(a, b)| a + b == heaviest).map(spread).min().unwrap())
+        let landed = (0..total).flat_map(|at| {
+            let (a, b) = (lengths[at], lengths[(at + 1) % total]);
+            let others = (0..total).filter(move |other| *other != at && *other != (at + 1) % total);
+            let others = others.map(|other| lengths[other]).max().unwrap_or(0);
+            let options = (0..a).flat_map(move |x| (0..b).map(move |y| [a - x, b - y, x + y]));
+            options.map(move |three| {
+                let (most, least) = (three.into_iter().max().unwrap(), three.into_iter().min().unwrap());
+                (most.max(others), std::cmp::Reverse(a + b), most - least)
+            })
+        });
+        let (largest, std::cmp::Reverse(sum), spread) = landed.min().unwrap();
+        (largest, sum, spread)
     }
 
     proptest! {
@@ -381,7 +394,7 @@ mod tests {
             let plan = join(&homes, NEW, 1);
             prop_assert_eq!(plan.check(&homes), Ok(()));
             let mine = plan.homes.iter().filter(|home| **home == NEW).count();
-            let (heaviest, spread) = brute_force(&lengths);
+            let (largest, sum, spread) = brute_force(&lengths);
             if mine > 0 {
                 let around = runs(&plan.homes);
                 let at = around.iter().position(|run| run.owner == NEW).unwrap();
@@ -389,7 +402,8 @@ mod tests {
                 let three = [left.length, mine, right.length];
                 let left_before = homes.iter().filter(|home| **home == left.owner).count();
                 let right_before = homes.iter().filter(|home| **home == right.owner).count();
-                prop_assert_eq!(left_before + right_before, heaviest);
+                prop_assert_eq!(shares(&plan.homes).into_iter().max(), Some(largest));
+                prop_assert_eq!(left_before + right_before, sum);
                 prop_assert_eq!(three.iter().max().unwrap() - three.iter().min().unwrap(), spread, "{:?}", three);
                 prop_assert_eq!(around.iter().filter(|run| run.owner == NEW).count(), 1, "one arc");
             }

@@ -193,6 +193,12 @@ impl Store {
         Ok(())
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Whether the log is due to be folded into a snapshot.
     #[must_use]
     pub fn is_long(&self) -> bool {

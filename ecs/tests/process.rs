@@ -215,7 +215,7 @@ fn answer_probes(identity: Identity, alive: Arc<AtomicBool>) -> String {
                     }
                 }
                 let mut answer = BytesMut::new();
-                frame::put(&mut answer, &HelloAck { from: identity, refused: None });
+                frame::put(&mut answer, &HelloAck { from: identity, refused: None, waiting_for: None });
                 let _ = stream.write_all(&answer);
             }
         })

@@ -130,12 +130,27 @@ impl Client {
         self.write(Command::Put { key: key.into(), value: value.into() }).await
     }
 
+    /// Sets `key` to `value`, exactly once however often it had to be sent, and tells the value before, if there was one.
+    ///
+    /// # Errors
+    /// See [`Error`]; only [`Error::Unknown`] leaves open whether it was executed.
+    pub async fn getset(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<Option<Bytes>, Error> {
+        match self.0.0.operate(Command::Swap { key: key.into(), value: value.into() }).await? {
+            Answer::Swapped(old) => Ok(old),
+            _ => Err(Error::Closed),
+        }
+    }
+
     /// Removes `key`, exactly once however often it had to be sent.
     ///
     /// # Errors
     /// See [`Error`]; only [`Error::Unknown`] leaves open whether it was executed.
     pub async fn delete(&self, key: impl Into<Bytes>) -> Result<Outcome, Error> {
         self.write(Command::Delete { key: key.into() }).await
+    }
+
+    pub(crate) async fn operate(&self, command: Command) -> Result<Answer, Error> {
+        self.0.0.operate(command).await
     }
 
     async fn write(&self, command: Command) -> Result<Outcome, Error> {

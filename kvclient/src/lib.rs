@@ -9,6 +9,7 @@ pub mod client;
 mod connection;
 pub mod error;
 pub mod exit;
+pub mod questions;
 mod report;
 pub mod ring;
 pub mod router;

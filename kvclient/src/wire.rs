@@ -6,7 +6,7 @@
 use bytes::{Bytes, BytesMut};
 use common::Outcome;
 use common::retry::FORGOTTEN;
-use common::text::{Form, Once, Request as Line, Response, Word, WriteRequest, decode_page, encode_request};
+use common::text::{Form, Once, Request as Line, Response, Whole, Word, WriteRequest, decode_page, encode_request};
 
 use crate::ring::{self, Arc};
 use crate::router::{Answer, Command, NoRing, Reply, Request};
@@ -31,16 +31,24 @@ pub fn encode(out: &mut BytesMut, request: &Request) -> Expect {
     match &request.command {
         Command::Get { key } => get(out, key),
         Command::Put { key, value } => {
-            encode_request(out, &Line::Write(WriteRequest { key, value: Some(value), form, once }));
+            encode_request(out, &Line::Write(WriteRequest { key, value: Some(value), swap: false, form, once }));
+            Expect::Written
+        }
+        Command::Swap { key, value } => {
+            encode_request(out, &Line::Write(WriteRequest { key, value: Some(value), swap: true, form, once }));
             Expect::Written
         }
         Command::Delete { key } => {
-            encode_request(out, &Line::Write(WriteRequest { key, value: None, form, once }));
+            encode_request(out, &Line::Write(WriteRequest { key, value: None, swap: false, form, once }));
             Expect::Written
         }
         Command::Scan { at, after } => {
             encode_request(out, &Line::Scan { at: *at, after: after.as_deref() });
             Expect::Page
+        }
+        Command::Explain { key } => {
+            encode_request(out, &Line::Whole(Whole::Explain(key)));
+            Expect::Text
         }
         Command::Ask(line) => ask(out, line),
         // Never sent: the router answers it itself.
@@ -73,15 +81,25 @@ pub fn decode(expect: Expect, response: &Response<'_>) -> Option<Reply> {
         Word::ServerStopped => return Some(Reply::Stopped(rest())),
         Word::ServerWriteLock => return Some(Reply::WriteLocked),
         Word::ServerNotResponsible => return Some(Reply::NotResponsible),
-        Word::Failed | Word::EcsError | Word::AdminError => return Some(Reply::Failed(rest())),
+        Word::Failed | Word::EcsError | Word::AdminError | Word::NotTold => return Some(Reply::Failed(rest())),
         _ => {}
     }
     let answer = match expect {
         Expect::Value => Answer::Value(value(response)?),
-        Expect::Written => Answer::Written(outcome(response.word)?),
+        Expect::Written => match response.word {
+            Word::GetsetbSuccess => Answer::Swapped(None),
+            Word::GetsetbUpdate => Answer::Swapped(Some(Bytes::copy_from_slice(response.rest))),
+            word => Answer::Written(outcome(word)?),
+        },
         Expect::Page if response.word == Word::ScanSuccess => Answer::Page(decode_page(response.rest)?),
         Expect::Page => return None,
-        Expect::Text => Answer::Text(rest()),
+        Expect::Text => match response.word {
+            Word::FirstKeybSuccess | Word::LastKeybSuccess => {
+                Answer::Value(Some(Bytes::copy_from_slice(response.rest)))
+            }
+            Word::NoKey => Answer::Value(None),
+            _ => Answer::Text(rest()),
+        },
     };
     Some(Reply::Done(answer))
 }
@@ -161,6 +179,20 @@ mod tests {
                 let said = Said::Written { key, value, outcome };
                 assert_eq!(of(&said, Expect::Written), Reply::Done(Answer::Written(outcome)));
             }
+            for old in [None, Some(&b"a\nb"[..])] {
+                let swapped = Answer::Swapped(old.map(Bytes::copy_from_slice));
+                assert_eq!(of(&Said::Swapped { key, old }, Expect::Written), Reply::Done(swapped));
+            }
+            let open = of(&Said::SwapUnknown { key, value: key, why: "too late" }, Expect::Written);
+            assert!(matches!(open, Reply::Unknown { forgotten: false, .. }), "{open:?}");
+            let told = |word, text, counted| Said::Told { word, text, counted };
+            let first = of(&told("FIRST_KEYB_SUCCESS", Some(b"a\nb"), true), Expect::Text);
+            assert_eq!(first, Reply::Done(Answer::Value(Some("a\nb".into()))));
+            assert_eq!(of(&told("LAST_KEYB_ERROR", None, false), Expect::Text), Reply::Done(Answer::Value(None)));
+            let count = of(&told("NUM_KEYS_SUCCESS", Some(b"7"), false), Expect::Text);
+            assert_eq!(count, Reply::Done(Answer::Text("7".into())));
+            let why = of(&told("TIMELINE_ERROR", Some(b"no ECS"), false), Expect::Text);
+            assert_eq!(why, Reply::Failed("no ECS".into()));
             assert_eq!(of(&Said::NotResponsible, Expect::Value), Reply::NotResponsible);
             assert_eq!(of(&Said::WriteLock, Expect::Written), Reply::WriteLocked);
             assert!(matches!(of(&Said::Stopped(None), Expect::Value), Reply::Stopped(_)));

@@ -45,6 +45,33 @@ async fn a_write_whose_answer_is_lost_is_executed_once() {
 }
 
 #[tokio::test]
+async fn a_swap_whose_answer_is_lost_is_told_the_same_value_again() {
+    let fake = Fake::start(1);
+    let client = client(&fake).await;
+    assert_eq!(client.getset("k", "a\nb").await, Ok(None));
+    fake.plan(0, &[Act::ExecuteAndClose]);
+    assert_eq!(client.getset("k", "new").await.unwrap().unwrap(), "a\nb");
+    assert_eq!(fake.with(|state| state.executed), 2);
+    assert_eq!(client.get("k").await.unwrap().unwrap(), "new");
+}
+
+#[tokio::test]
+async fn questions_about_the_whole_cluster_are_understood() {
+    let fake = Fake::start(1);
+    let client = client(&fake).await;
+    assert_eq!((client.num_keys().await, client.first_key().await), (Ok(0), Ok(None)));
+    client.put("b\n", "1").await.unwrap();
+    client.put("a", "2").await.unwrap();
+    assert_eq!(client.num_keys().await, Ok(2));
+    assert_eq!(client.first_key().await.unwrap().unwrap(), "a");
+    assert_eq!(client.last_key().await.unwrap().unwrap(), "b\n");
+    let nodes = client.node_list().await.unwrap();
+    assert_eq!((nodes.len(), &*nodes[0].address, &*nodes[0].state), (1, "h:1", "up"));
+    assert!(client.explain("any\nkey").await.unwrap().is_object());
+    assert!(client.timeline().await.is_ok() && client.cluster_status().await.is_ok());
+}
+
+#[tokio::test]
 async fn the_new_coordinator_is_found() {
     let fake = Fake::start(2);
     let client = client(&fake).await;

@@ -125,7 +125,8 @@ fn start(config: &Config, runtime: &Runtime) -> anyhow::Result<Server> {
     if let Some(socket) = admin {
         let (node, metrics) = (node.clone(), port.metrics());
         let route = move |path: &str| page(path, &node, &metrics());
-        runtime.spawn(admin::serve(listen(socket, "--admin-port")?, route, stop_admin.clone()));
+        let listener = listen(socket, "--admin-port")?;
+        runtime.spawn(admin::serve(listener, "annulus.kv", route, stop_admin.clone()));
     }
     Ok(Server { port, node, admin: admin_addr, stop_admin, signals, leave: config.leave })
 }

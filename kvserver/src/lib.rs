@@ -12,6 +12,7 @@ mod farewell;
 mod links;
 pub mod node;
 mod pulse;
+mod questions;
 mod registrar;
 pub mod replica;
 pub mod replies;

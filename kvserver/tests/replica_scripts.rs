@@ -225,12 +225,19 @@ impl World {
         Ok(())
     }
 
-    fn write(&mut self, command: &Command, delete: bool, log: &mut String) -> Result<(), Box<dyn Error>> {
+    fn write(
+        &mut self,
+        command: &Command,
+        op: impl Fn(Bytes) -> WriteOp,
+        log: &mut String,
+    ) -> Result<(), Box<dyn Error>> {
         let mut args = command.consume_args();
         let id = NodeId(args.next_pos().ok_or("node")?.parse()?);
-        let key = Bytes::from(args.next_pos().ok_or("key")?.to_string());
-        let op =
-            if delete { WriteOp::Delete } else { WriteOp::Put(args.next_pos().ok_or("value")?.to_string().into()) };
+        let key = Bytes::from(args.next_pos().map_or(String::new(), ToString::to_string));
+        let mut op = op(Bytes::new());
+        if let WriteOp::Put(value) | WriteOp::Swap(value) = &mut op {
+            *value = args.next_pos().ok_or("value")?.to_string().into();
+        }
         let (client, seq) = (named(&mut args, "client")?, named(&mut args, "seq")?.unwrap_or(1));
         let retry = named(&mut args, "retry")?.unwrap_or(false);
         let lowest_unacked = named(&mut args, "lowest")?.unwrap_or(1);
@@ -239,6 +246,22 @@ impl World {
         self.tokens += 1;
         let token = Token { conn: 0, index: self.tokens };
         self.handle(id, Event::Write { write: Write { key, op, request, retry }, token }, log);
+        Ok(())
+    }
+
+    fn extent(&mut self, command: &Command, log: &mut String) -> Result<(), Box<dyn Error>> {
+        let mut args = command.consume_args();
+        let id = NodeId(args.next_pos().ok_or("node")?.parse()?);
+        args.reject_next()?;
+        self.tokens += 1;
+        let (token, now, mut out) = (Token { conn: 0, index: self.tokens }, self.clock(id), Vec::new());
+        let extent = match self.node(id).replica.extent(now, token, &mut out) {
+            Some(Ok(extent)) => format!("{extent:?}"),
+            Some(Err(refusal)) => format!("{refusal:?}"),
+            None => format!("later (#{})", token.index),
+        };
+        let _ = writeln!(log, "n{} {extent}", id.0);
+        self.perform(id, out, log);
         Ok(())
     }
 
@@ -371,8 +394,11 @@ impl Runner for World {
         let mut log = String::new();
         match command.name.as_str() {
             "view" => self.view(command, &mut log)?,
-            "put" => self.write(command, false, &mut log)?,
-            "delete" => self.write(command, true, &mut log)?,
+            "put" => self.write(command, WriteOp::Put, &mut log)?,
+            "getset" => self.write(command, WriteOp::Swap, &mut log)?,
+            "extent" => self.extent(command, &mut log)?,
+            "delete" => self.write(command, |_| WriteOp::Delete, &mut log)?,
+            "probe" => self.write(command, |_| WriteOp::Probe, &mut log)?,
             "get" => self.get(command, &mut log)?,
             "scan" => self.scan(command, &mut log)?,
             "bulk" => self.bulk(command)?,

@@ -44,6 +44,31 @@ pub enum Answer<'a> {
         /// Why that is not known.
         why: &'a str,
     },
+    /// A `getset` is committed.
+    Swapped {
+        /// The key as sent.
+        key: &'a [u8],
+        /// Its value until then, if it had one.
+        old: Option<&'a [u8]>,
+    },
+    /// A `getset` may or may not have happened.
+    SwapUnknown {
+        /// The key as sent.
+        key: &'a [u8],
+        /// The value as sent.
+        value: &'a [u8],
+        /// Why that is not known.
+        why: &'a str,
+    },
+    /// An answer for the whole cluster.
+    Told {
+        /// Its first word.
+        word: &'static str,
+        /// The rest, if there is any.
+        text: Option<&'a [u8]>,
+        /// Whether the text goes out with its length, so that it may hold any bytes.
+        counted: bool,
+    },
     /// `keyrange`: the triples.
     Keyrange(&'a str),
     /// `keyrange_read`: the triples.
@@ -89,6 +114,12 @@ pub fn encode(out: &mut BytesMut, dialect: Dialect, form: Form, answer: &Answer<
         (Answer::Unknown { key, value: Some(value), .. }, Form::Text) => line.words("PUT_ERROR", &[key, value]),
         (Answer::Unknown { value: Some(_), why, .. }, Form::Binary) => line.text("PUTB_ERROR", why),
         (Answer::Unknown { value: None, why, .. }, _) => line.failed("unknown outcome: ", why),
+        (Answer::Swapped { key, old }, Form::Text) => line.swapped(key, *old),
+        (Answer::Swapped { old: Some(old), .. }, Form::Binary) => line.counted("GETSETB_UPDATE", old),
+        (Answer::Swapped { old: None, .. }, Form::Binary) => line.word("GETSETB_SUCCESS"),
+        (Answer::SwapUnknown { key, value, .. }, Form::Text) => line.words("GETSET_ERROR", &[key, value]),
+        (Answer::SwapUnknown { why, .. }, Form::Binary) => line.text("GETSETB_ERROR", why),
+        (Answer::Told { word, text, counted }, _) => line.told(word, *text, *counted),
         (Answer::Keyrange(triples), _) => line.text("KEYRANGE_SUCCESS", triples),
         (Answer::KeyrangeRead(triples), _) => line.text("KEYRANGE_READ_SUCCESS", triples),
         (Answer::Ecs(addr), _) => line.text("ECS_SUCCESS", addr),
@@ -140,6 +171,23 @@ impl Writer<'_> {
         match value {
             Some(value) if self.dialect == Dialect::Uoft => self.words(word, &[key, value]),
             _ => self.words(word, &[key]),
+        }
+    }
+
+    /// The old value follows one blank; where a line cannot carry it, neither does: the value is gone all the same.
+    fn swapped(&mut self, key: &[u8], old: Option<&[u8]>) {
+        match old {
+            None => self.words("GETSET_SUCCESS", &[key]),
+            Some(old) if memchr2(b'\r', b'\n', old).is_some() => self.words("GETSET_UPDATE", &[key]),
+            Some(old) => self.words("GETSET_UPDATE", &[key, old]),
+        }
+    }
+
+    fn told(&mut self, word: &str, text: Option<&[u8]>, counted: bool) {
+        match text {
+            None => self.word(word),
+            Some(text) if counted => self.counted(word, text),
+            Some(text) => self.words(word, &[text]),
         }
     }
 

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use memchr::memchr;
 
 use super::request::{number, split, trim_end};
-use super::{Form, Request, WriteRequest};
+use super::{Form, Request, Whole, WriteRequest};
 
 /// The longest reply line: a status of many slots is long, anything longer is not one of our servers.
 const LINE: usize = 16 << 20;
@@ -26,6 +26,8 @@ pub fn encode_request(out: &mut BytesMut, request: &Request<'_>) {
         Request::KeyrangeRead => line(out, "keyrange_read", &[]),
         Request::Ecs => line(out, "ecs", &[]),
         Request::Status => line(out, "status", &[]),
+        Request::Whole(Whole::Explain(key)) => counted(out, "explainb", key, None),
+        Request::Whole(whole) => line(out, whole.words(), &[]),
         Request::Admin(request) => super::admin::encode(out, request),
         Request::Scan { at, after: None } => line(out, "scan", &[at.to_string().as_bytes()]),
         Request::Scan { at, after: Some(after) } => counted(out, &format!("scan {at}"), after, None),
@@ -39,6 +41,8 @@ fn encode_write(out: &mut BytesMut, write: &WriteRequest<'_>) {
         let _ = write!(out, "req {} {} {} {retry}", once.id.client, once.id.seq, once.id.lowest_unacked);
     }
     match (write.form, write.value) {
+        (Form::Text, Some(value)) if write.swap => line(out, "getset", &[write.key, value]),
+        (Form::Binary, Some(value)) if write.swap => counted(out, "getsetb", write.key, Some(value)),
         (Form::Text, Some(value)) => line(out, "put", &[write.key, value]),
         (Form::Text, None) => line(out, "delete", &[write.key]),
         (Form::Binary, Some(value)) => counted(out, "putb", write.key, Some(value)),
@@ -84,6 +88,20 @@ pub enum Word {
     PutbError,
     DeletebSuccess,
     DeletebError,
+    GetsetSuccess,
+    GetsetUpdate,
+    GetsetError,
+    GetsetbSuccess,
+    GetsetbUpdate,
+    GetsetbError,
+    FirstKeybSuccess,
+    LastKeybSuccess,
+    /// `NUM_KEYS_SUCCESS`, `NODE_LIST_SUCCESS` and other answers for the whole cluster in one line.
+    Told,
+    /// The same questions, not answered: `EXPLAIN_ERROR` and the like.
+    NotTold,
+    /// `FIRST_KEY_ERROR`, `LAST_KEY_ERROR` and their length-prefixed forms: there is no key.
+    NoKey,
     KeyrangeSuccess,
     KeyrangeReadSuccess,
     EcsSuccess,
@@ -118,6 +136,29 @@ const WORDS: &[(&str, Word)] = &[
     ("PUTB_ERROR", Word::PutbError),
     ("DELETEB_SUCCESS", Word::DeletebSuccess),
     ("DELETEB_ERROR", Word::DeletebError),
+    ("GETSET_SUCCESS", Word::GetsetSuccess),
+    ("GETSET_UPDATE", Word::GetsetUpdate),
+    ("GETSET_ERROR", Word::GetsetError),
+    ("GETSETB_SUCCESS", Word::GetsetbSuccess),
+    ("GETSETB_UPDATE", Word::GetsetbUpdate),
+    ("GETSETB_ERROR", Word::GetsetbError),
+    ("FIRST_KEYB_SUCCESS", Word::FirstKeybSuccess),
+    ("LAST_KEYB_SUCCESS", Word::LastKeybSuccess),
+    ("FIRST_KEY_SUCCESS", Word::Told),
+    ("LAST_KEY_SUCCESS", Word::Told),
+    ("NUM_KEYS_SUCCESS", Word::Told),
+    ("NODE_LIST_SUCCESS", Word::Told),
+    ("EXPLAIN_SUCCESS", Word::Told),
+    ("TIMELINE_SUCCESS", Word::Told),
+    ("NUM_KEYS_ERROR", Word::NotTold),
+    ("NODE_LIST_ERROR", Word::NotTold),
+    ("STATUS_ERROR", Word::NotTold),
+    ("EXPLAIN_ERROR", Word::NotTold),
+    ("TIMELINE_ERROR", Word::NotTold),
+    ("FIRST_KEY_ERROR", Word::NoKey),
+    ("LAST_KEY_ERROR", Word::NoKey),
+    ("FIRST_KEYB_ERROR", Word::NoKey),
+    ("LAST_KEYB_ERROR", Word::NoKey),
     ("KEYRANGE_SUCCESS", Word::KeyrangeSuccess),
     ("KEYRANGE_READ_SUCCESS", Word::KeyrangeReadSuccess),
     ("ECS_SUCCESS", Word::EcsSuccess),
@@ -143,12 +184,21 @@ const WORDS: &[(&str, Word)] = &[
     ("ERROR", Word::Failed),
 ];
 
+impl Word {
+    /// Whether as many bytes follow the line as it says.
+    fn is_counted(self) -> bool {
+        use Word as W;
+        matches!(self, W::GetbSuccess | W::ScanSuccess | W::GetsetbUpdate | W::FirstKeybSuccess | W::LastKeybSuccess)
+    }
+}
+
 /// One reply, borrowed from the input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Response<'a> {
     /// Its first word.
     pub word: Word,
-    /// The rest of the line; the value itself for [`Word::GetbSuccess`], the page for [`Word::ScanSuccess`]; the whole line for [`Word::Other`].
+    /// The rest of the line; the value itself for [`Word::GetbSuccess`] and other replies with a length, the page for
+    /// [`Word::ScanSuccess`]; the whole line for [`Word::Other`].
     pub rest: &'a [u8],
 }
 
@@ -168,7 +218,7 @@ impl<'a> Response<'a> {
     #[must_use]
     pub fn outcome_unknown(&self) -> bool {
         match self.word {
-            Word::PutError | Word::PutbError => true,
+            Word::PutError | Word::PutbError | Word::GetsetError | Word::GetsetbError => true,
             Word::Failed => self.rest.starts_with(b"unknown outcome"),
             _ => false,
         }
@@ -215,7 +265,7 @@ impl ReplyParser {
         let line = trim_end(&rest[..end]);
         let response = response(line);
         let start = end + 1;
-        if !matches!(response.word, Word::GetbSuccess | Word::ScanSuccess) {
+        if !response.word.is_counted() {
             self.scanned = 0;
             return Ok((blank + start, Some(response)));
         }

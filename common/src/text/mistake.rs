@@ -31,6 +31,9 @@ pub enum Mistake {
     /// A carriage return that is not at the end of the line.
     #[error("carriage return inside the line: send keys and values with such bytes with putb, getb and deleteb")]
     CarriageReturn,
+    /// A `getset` without a value.
+    #[error("no value: write `getset <key> <value>`, or `delete <key>` to remove the key")]
+    NoValueToSwap,
     /// More words than the request takes.
     #[error("`{0}` takes {1}: leave out the rest of the line")]
     TooMuch(&'static str, &'static str),
@@ -72,7 +75,7 @@ pub enum Mistake {
     )]
     Admin,
     /// A `req` around something that is no write.
-    #[error("`req` around `{0}`: it takes put, delete, putb or deleteb")]
+    #[error("`req` around `{0}`: it takes put, getset, delete, putb, getsetb or deleteb")]
     ReqOf(String),
 }
 

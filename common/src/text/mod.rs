@@ -14,6 +14,7 @@ mod page;
 mod request;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,6 +24,7 @@ pub use client::{ReplyError, ReplyParser, Response, Word, encode_request};
 pub use mistake::Mistake;
 pub use page::{Page, decode_page, encode_page};
 pub use request::{Parsed, RequestParser};
+pub use whole::Whole;
 
 use crate::control::Wish;
 use crate::entry::RequestId;
@@ -127,7 +129,7 @@ pub enum Request<'a> {
         /// How.
         form: Form,
     },
-    /// `put`, `putb`, `delete`, `deleteb`, alone or inside a `req`.
+    /// `put`, `putb`, `getset`, `getsetb`, `delete`, `deleteb`, alone or inside a `req`.
     Write(WriteRequest<'a>),
     /// `keyrange`.
     Keyrange,
@@ -137,6 +139,8 @@ pub enum Request<'a> {
     Ecs,
     /// `status`: how does this server stand?
     Status,
+    /// Something that is answered for the whole cluster.
+    Whole(Whole<'a>),
     /// A word about the cluster's membership, alone or inside an `admin`.
     Admin(AdminRequest<'a>),
     /// `scan`: a page of the records of the slot in which `at` lies.
@@ -185,6 +189,8 @@ pub struct WriteRequest<'a> {
     pub key: &'a [u8],
     /// Its new value; None removes it.
     pub value: Option<&'a [u8]>,
+    /// `getset`, `getsetb`: the value until then is to be told. There is a new one, then.
+    pub swap: bool,
     /// How it was written.
     pub form: Form,
     /// Set if it came inside a `req`.

@@ -7,7 +7,7 @@
 use memchr::memchr;
 
 use super::mistake::shown;
-use super::{Dialect, Form, Limits, Mistake, Once, Request, WriteRequest};
+use super::{Dialect, Form, Limits, Mistake, Once, Request, Whole, WriteRequest};
 use crate::entry::RequestId;
 use crate::position::Position;
 
@@ -66,7 +66,9 @@ enum Line<'a> {
 enum Counted {
     Get,
     Put,
+    Swap,
     Delete,
+    Explain,
     Scan(Position),
 }
 
@@ -154,8 +156,11 @@ impl RequestParser {
         let form = Form::Binary;
         let request = match verb {
             Counted::Get => Request::Get { key, form },
-            Counted::Put => Request::Write(WriteRequest { key, value: Some(value), form, once }),
-            Counted::Delete => Request::Write(WriteRequest { key, value: None, form, once }),
+            Counted::Put | Counted::Swap => {
+                Request::Write(WriteRequest { key, value: Some(value), swap: verb == Counted::Swap, form, once })
+            }
+            Counted::Delete => Request::Write(WriteRequest { key, value: None, swap: false, form, once }),
+            Counted::Explain => Request::Whole(Whole::Explain(key)),
             Counted::Scan(at) => Request::Scan { at, after: Some(key) },
         };
         (start + body.len(), Parsed::Request(request))
@@ -198,10 +203,22 @@ impl RequestParser {
             _ if is(word, "keyrange") => alone("keyrange", rest, Request::Keyrange),
             _ if is(word, "keyrange_read") => alone("keyrange_read", rest, Request::KeyrangeRead),
             _ if is(word, "ecs") => alone("ecs", rest, Request::Ecs),
-            _ if is(word, "status") => alone("status", rest, Request::Status),
-            _ => match super::admin::parse(word, rest.unwrap_or_default()) {
-                Some(request) => request_or(request.map(Request::Admin)),
-                None => mistake(Mistake::Unknown(shown(word))),
+            _ if is(word, "status") => match rest.unwrap_or_default().trim_ascii() {
+                b"" => Line::Whole(Parsed::Request(Request::Status)),
+                of if is(of, "cluster") => Line::Whole(Parsed::Request(Request::Whole(Whole::Cluster))),
+                _ => mistake(Mistake::TooMuch("status", "nothing after it, or `cluster`")),
+            },
+            _ if is(word, "explain") => match rest.unwrap_or_default().trim_ascii_end() {
+                [] | [b' ', ..] => mistake(Mistake::NoKey("explain", "")),
+                key => Line::Whole(Parsed::Request(Request::Whole(Whole::Explain(key)))),
+            },
+            _ if is(word, "explainb") => counts(Counted::Explain, rest, None),
+            _ => match Whole::ALONE.into_iter().find(|whole| is(word, whole.words())) {
+                Some(whole) => alone(whole.words(), rest, Request::Whole(whole)),
+                None => match super::admin::parse(word, rest.unwrap_or_default()) {
+                    Some(request) => request_or(request.map(Request::Admin)),
+                    None => mistake(Mistake::Unknown(shown(word))),
+                },
             },
         }
     }
@@ -209,19 +226,23 @@ impl RequestParser {
     /// The words that may stand inside a `req`.
     fn write<'a>(&self, word: &[u8], rest: Option<&'a [u8]>, once: Option<Once>) -> Option<Line<'a>> {
         Some(match word {
-            _ if is(word, "put") => request_or(self.put(rest.unwrap_or_default(), once)),
+            _ if is(word, "put") => request_or(self.put("put", rest.unwrap_or_default(), once)),
+            _ if is(word, "getset") => request_or(self.put("getset", rest.unwrap_or_default(), once)),
             _ if is(word, "delete") => request_or(self.delete(rest.unwrap_or_default(), once)),
             _ if is(word, "putb") => counts(Counted::Put, rest, once),
+            _ if is(word, "getsetb") => counts(Counted::Swap, rest, once),
             _ if is(word, "deleteb") => counts(Counted::Delete, rest, once),
             _ => return None,
         })
     }
 
-    fn put<'a>(&self, rest: &'a [u8], once: Option<Once>) -> Result<Request<'a>, Mistake> {
+    /// `put` and `getset`, which only ever stores: it would be no help if `null` took the value away.
+    fn put<'a>(&self, word: &'static str, rest: &'a [u8], once: Option<Once>) -> Result<Request<'a>, Mistake> {
+        let swap = word == "getset";
         let (key, value) = split(rest);
         let value = value.unwrap_or_default();
         if key.is_empty() {
-            return Err(Mistake::NoKey("put", " <value>"));
+            return Err(Mistake::NoKey(word, " <value>"));
         }
         if key.len() > self.limits.text_key {
             return Err(Mistake::TextKey(key.len(), self.limits.text_key, self.limits.key));
@@ -230,11 +251,13 @@ impl RequestParser {
             return Err(Mistake::TextValue(value.len(), self.limits.text_value, self.limits.value));
         }
         let value = match self.dialect {
+            _ if swap && value.is_empty() => return Err(Mistake::NoValueToSwap),
+            _ if swap => Some(value),
             Dialect::Uoft if value.is_empty() || value == b"null" => None,
             Dialect::Tum if value.is_empty() => return Err(Mistake::NoValue),
             _ => Some(value),
         };
-        Ok(Request::Write(WriteRequest { key, value, form: Form::Text, once }))
+        Ok(Request::Write(WriteRequest { key, value, swap, form: Form::Text, once }))
     }
 
     fn delete<'a>(&self, rest: &'a [u8], once: Option<Once>) -> Result<Request<'a>, Mistake> {
@@ -242,7 +265,7 @@ impl RequestParser {
             (b"", _) => Err(Mistake::NoKey("delete", "")),
             (_, Some(more)) if !more.trim_ascii().is_empty() => Err(Mistake::TooMuch("delete", "one key")),
             (key, _) if key.len() > self.limits.key => Err(Mistake::Key(key.len() as u64, self.limits.key)),
-            (key, _) => Ok(Request::Write(WriteRequest { key, value: None, form: Form::Text, once })),
+            (key, _) => Ok(Request::Write(WriteRequest { key, value: None, swap: false, form: Form::Text, once })),
         }
     }
 
@@ -275,13 +298,15 @@ fn counts<'a>(verb: Counted, rest: Option<&[u8]>, once: Option<Once>) -> Line<'a
     let (name, form) = match verb {
         Counted::Get => ("getb", "<key bytes>"),
         Counted::Put => ("putb", "<key bytes> <value bytes>"),
+        Counted::Swap => ("getsetb", "<key bytes> <value bytes>"),
+        Counted::Explain => ("explainb", "<key bytes>"),
         Counted::Delete => ("deleteb", "<key bytes>"),
         Counted::Scan(_) => ("scan", "<position> <key bytes>"),
     };
     let (key, value) = split(rest.unwrap_or_default().trim_ascii_end());
     let value = match (verb, value) {
-        (Counted::Put, Some(value)) => number(value),
-        (Counted::Get | Counted::Delete | Counted::Scan(_), None) => Some(0),
+        (Counted::Put | Counted::Swap, Some(value)) => number(value),
+        (Counted::Get | Counted::Delete | Counted::Explain | Counted::Scan(_), None) => Some(0),
         _ => None,
     };
     match (number(key), value) {

@@ -45,7 +45,8 @@ fn show(parsed: &Parsed<'_>) -> String {
                 let retry = if once.retry { " again" } else { "" };
                 format!(" as {:x}/{}/{}{retry}", once.id.client.0, once.id.seq, once.id.lowest_unacked)
             });
-            format!("set{} [{}] {value}{once}", form(&write.form), write.key.escape_ascii())
+            let word = if write.swap { "swap" } else { "set" };
+            format!("{word}{} [{}] {value}{once}", form(&write.form), write.key.escape_ascii())
         }
         Parsed::Request(other) => format!("{other:?}"),
     }
@@ -91,6 +92,18 @@ fn requests_both_dialects_agree_on() {
         (b"req 0aF 7 5 put k v w\n", "set [k] [v w] as af/7/5"),
         (b"REQ 1 7 5 RETRY delete k\n", "set [k] gone as 1/7/5 again"),
         (b"req 1 7 5 retry putb 1 2\nkvv", "setb [k] [vv] as 1/7/5 again"),
+        (b"getset k v  w\n", "swap [k] [v  w]"),
+        (b"GETSET k null\n", "swap [k] [null]"),
+        (b"getsetb 1 0\nk", "swapb [k] []"),
+        (b"req 1 7 5 retry getset k v\n", "swap [k] [v] as 1/7/5 again"),
+        (b"num_keys\n", "Whole(NumKeys)"),
+        (b"First_Key \n", "Whole(FirstKey(Text))"),
+        (b"last_keyb\n", "Whole(LastKey(Binary))"),
+        (b"node_list\n", "Whole(NodeList)"),
+        (b"timeline\n", "Whole(Timeline)"),
+        (b"status  CLUSTER \n", "Whole(Cluster)"),
+        (b"explain a b\n", "Whole(Explain([97, 32, 98]))"),
+        (b"explainb 2\n\n\n", "Whole(Explain([10, 10]))"),
         (b"POST / HTTP/1.1\r\n", "close"),
         (b"Host:localhost\r\n", "close"),
     ];
@@ -121,6 +134,12 @@ fn mistakes_name_the_limit_and_the_way_out() {
         (b"hello\n", "unknown request `hello`: known are put, get"),
         (b"\x00\xff\n", "unknown request `\\x00\\xff`"),
         (b"put\n", "`put` without a key"),
+        (b"getset k\n", "write `getset <key> <value>`"),
+        (b"getset\n", "`getset` without a key"),
+        (b"explain\n", "`explain` without a key"),
+        (b"status now\n", "nothing after it, or `cluster`"),
+        (b"num_keys all\n", "`num_keys` takes nothing after it"),
+        (b"req 1 7 5 num_keys\n", "takes put, getset"),
         (b"put  v\n", "exactly one space"),
         (b"get\n", "`get` without a key: write `get <key>`"),
         (b"get  k\n", "exactly one space"),
@@ -226,6 +245,7 @@ fn answers() -> Vec<(Answer<'static>, Form, &'static str, &'static str)> {
     use Form::{Binary, Text};
     let written = |value, outcome| Answer::Written { key: b"k", value, outcome };
     let unknown = |value| Answer::Unknown { key: b"k", value, why: "no answer" };
+    let told = |word, text: Option<&'static [u8]>, counted| Answer::Told { word, text, counted };
     let some: Option<&'static [u8]> = Some(b"v w");
     let unknown_text = "FAILED unknown outcome: no answer";
     let unknown_lower = "error unknown outcome: no answer";
@@ -238,6 +258,27 @@ fn answers() -> Vec<(Answer<'static>, Form, &'static str, &'static str)> {
         (written(some, Outcome::Updated), Text, "PUT_UPDATE k v w", "put_update k"),
         (written(some, Outcome::Created), Binary, "PUTB_SUCCESS", "putb_success"),
         (written(some, Outcome::Updated), Binary, "PUTB_UPDATE", "putb_update"),
+        (Answer::Swapped { key: b"k", old: Some(b"v w") }, Text, "GETSET_UPDATE k v w", "getset_update k v w"),
+        (Answer::Swapped { key: b"k", old: Some(b"") }, Text, "GETSET_UPDATE k ", "getset_update k "),
+        (Answer::Swapped { key: b"k", old: Some(b"v\nw") }, Text, "GETSET_UPDATE k", "getset_update k"),
+        (Answer::Swapped { key: b"k", old: None }, Text, "GETSET_SUCCESS k", "getset_success k"),
+        (
+            Answer::Swapped { key: b"k", old: Some(b"v\n") },
+            Binary,
+            "GETSETB_UPDATE 2\r\nv\n",
+            "getsetb_update 2\r\nv\n",
+        ),
+        (Answer::Swapped { key: b"k", old: None }, Binary, "GETSETB_SUCCESS", "getsetb_success"),
+        (Answer::SwapUnknown { key: b"k", value: b"v", why: "no" }, Text, "GETSET_ERROR k v", "getset_error k v"),
+        (Answer::SwapUnknown { key: b"k", value: b"v", why: "no" }, Binary, "GETSETB_ERROR no", "getsetb_error no"),
+        (
+            told("FIRST_KEYB_SUCCESS", Some(b"a\nb"), true),
+            Binary,
+            "FIRST_KEYB_SUCCESS 3\r\na\nb",
+            "first_keyb_success 3\r\na\nb",
+        ),
+        (told("NUM_KEYS_SUCCESS", Some(b"7"), false), Text, "NUM_KEYS_SUCCESS 7", "num_keys_success 7"),
+        (told("LAST_KEY_ERROR", None, false), Text, "LAST_KEY_ERROR", "last_key_error"),
         (written(None, Outcome::Deleted), Text, "DELETE_SUCCESS k", "delete_success k"),
         (written(None, Outcome::Missing), Text, "DELETE_ERROR k", "delete_error k"),
         (written(None, Outcome::Deleted), Binary, "DELETEB_SUCCESS", "deleteb_success"),
@@ -324,7 +365,7 @@ fn refused_and_unknown_are_told_apart_by_the_client() {
             let mut out = BytesMut::new();
             encode(&mut out, dialect, form, &answer);
             let (_, reply) = ReplyParser::new().next(&out).unwrap();
-            let unknown = matches!(answer, Answer::Unknown { .. });
+            let unknown = matches!(answer, Answer::Unknown { .. } | Answer::SwapUnknown { .. });
             assert_eq!(reply.unwrap().outcome_unknown(), unknown, "{answer:?}");
         }
     }
@@ -372,7 +413,12 @@ impl Owned {
                 wish: if self.once.is_some() { Wish::Remove { node: "h:1".into(), force: true } } else { Wish::Plan },
             }),
             5 => Request::Scan { at: Position(u128::from(self.binary)), after: self.binary.then_some(&self.key) },
-            _ => Request::Write(WriteRequest { key: &self.key, value: self.value.as_deref(), form, once }),
+            7 => Request::Whole(Whole::Explain(&self.key)),
+            8 => Request::Whole(Whole::ALONE[self.key.len() % Whole::ALONE.len()]),
+            verb => {
+                let (key, value) = (&self.key[..], self.value.as_deref());
+                Request::Write(WriteRequest { key, value, swap: verb == 9 && value.is_some(), form, once })
+            }
         }
     }
 }
@@ -382,8 +428,8 @@ fn owned() -> impl Strategy<Value = Owned> {
     let text_value = vec(any::<u8>().prop_filter("a line end", |b| !b"\r\n".contains(b)), 1..60)
         .prop_filter("null", |value| value != b"null");
     let once = || proptest::option::of(any::<(u128, u64, u64, bool)>());
-    let text = (0..10u8, text_key, proptest::option::of(text_value), Just(false), once());
-    let binary = (0..10u8, vec(any::<u8>(), 1..40), proptest::option::of(vec(any::<u8>(), 0..60)), Just(true), once());
+    let text = (0..12u8, text_key, proptest::option::of(text_value), Just(false), once());
+    let binary = (0..12u8, vec(any::<u8>(), 1..40), proptest::option::of(vec(any::<u8>(), 0..60)), Just(true), once());
     prop_oneof![text, binary].prop_map(|(verb, key, value, binary, once)| Owned { verb, key, value, binary, once })
 }
 

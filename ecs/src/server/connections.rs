@@ -5,6 +5,7 @@
 //! line lengths by kind, [`LARGE`] long lines at a time, [`OUTBOX`] lines and [`OUTBOX_BYTES`] to a server that does not read.
 #![allow(clippy::disallowed_methods)] // a shell: a task per connection
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -125,6 +126,7 @@ async fn serve(
     seat: Seat,
 ) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
+    let asker = stream.peer_addr()?;
     let (read, mut write) = stream.into_split();
     let mut input = BufReader::with_capacity(READ, read);
     let mut line = Vec::new();
@@ -140,7 +142,7 @@ async fn serve(
         Ok(_) => return write.write_all(b"{\"error\":\"register first\"}\n").await,
         Err(_) => {
             let seat = places.askers.enter();
-            return seat.during(questions(input, write, line, shared)).await.unwrap_or(Ok(()));
+            return seat.during(questions(asker, input, write, line, shared)).await.unwrap_or(Ok(()));
         }
     };
     let Ok(permit) = places.servers.clone().try_acquire_owned() else {
@@ -234,6 +236,7 @@ async fn speak(
 }
 
 async fn questions(
+    asker: SocketAddr,
     mut input: Reader,
     mut write: OwnedWriteHalf,
     mut line: Vec<u8>,
@@ -242,7 +245,9 @@ async fn questions(
     loop {
         let answer = match serde_json::from_slice(&line) {
             Ok(Question::Status) => shared.status().json(),
+            Ok(Question::Timeline) => shared.timeline(),
             Ok(Question::Accuse { addr, why }) => {
+                let why = format!("{why} ({asker})");
                 // A hint that does not fit in is forgotten: there will be more of them.
                 let _ = shared.events.try_send(Input::Event(Event::Accuse { addr, why }));
                 "{\"ok\":true}".to_string()

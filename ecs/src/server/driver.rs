@@ -126,7 +126,10 @@ impl Driver {
             Action::Probe { node, addr } => self.prober.start(node, addr),
             // What is in its outbox is still written; then the connection ends, and says so.
             Action::Disconnect { conn } => drop(self.outboxes.remove(&conn)),
-            Action::Log { level, text } => log::log!(level, "{text}"),
+            Action::Log { level, text } => {
+                log::log!(level, "{text}");
+                self.shared.timeline.add(level, text);
+            }
         }
         Ok(())
     }

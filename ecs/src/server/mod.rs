@@ -9,6 +9,7 @@ mod connections;
 mod driver;
 mod lines;
 mod probe;
+mod timeline;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     ecs: Arc<Mutex<Ecs>>,
     events: mpsc::Sender<driver::Input>,
     beats: beats::Board,
+    timeline: Arc<timeline::Timeline>,
     /// Places for long lines.
     large: Arc<Semaphore>,
     pub(crate) stop: CancellationToken,
@@ -50,6 +52,10 @@ impl Shared {
     /// The core, for a moment: never across an await, never while the disk is waited for.
     fn with_core<T>(&self, look: impl FnOnce(&mut Ecs) -> T) -> T {
         look(&mut self.ecs.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn timeline(&self) -> String {
+        self.with_core(|ecs| self.timeline.json(ecs.cluster())).to_string()
     }
 
     fn status(&self) -> Status {
@@ -70,6 +76,7 @@ impl Server {
         let (events, inputs) = mpsc::channel(EVENTS);
         let stop = CancellationToken::new();
         let beats = beats::Board::default();
+        let timeline = Arc::new(timeline::Timeline::open(opened.store.dir()));
         let large = Arc::new(Semaphore::new(connections::LARGE));
         let files = common::files::allow(connections::FILES);
         if files < connections::FILES {
@@ -78,7 +85,7 @@ impl Server {
                 connections::FILES
             );
         }
-        let shared = Shared { ecs: Arc::new(Mutex::new(ecs)), events, beats, large, stop };
+        let shared = Shared { ecs: Arc::new(Mutex::new(ecs)), events, beats, timeline, large, stop };
         let prober = probe::Prober { cluster, timeout: probe, events: shared.events.clone(), runtime: runtime.clone() };
         let driver = driver::start(shared.clone(), opened.store, inputs, prober)?;
         let pulse = beats::start(&shared)?;
@@ -95,7 +102,8 @@ impl Server {
     /// Serves HTTP on `listener` as well.
     pub fn serve_admin(&self, listener: TcpListener, runtime: &Handle) {
         let shared = self.shared.clone();
-        runtime.spawn(admin::serve(listener, move |path| page(&shared, path), self.shared.stop.clone()));
+        let stop = shared.stop.clone();
+        runtime.spawn(admin::serve(listener, "annulus.ecs", move |path| page(&shared, path), stop));
     }
 
     /// Until the server has stopped: because it was told to, or because the disk failed.
@@ -121,8 +129,9 @@ fn page(shared: &Shared, path: &str) -> Page {
             Some(reason) => Page::text(503, format!("{reason}\n")),
         },
         "/status" => Page::json(shared.status().json()),
+        "/timeline" => Page::json(shared.timeline()),
         "/" => Page::text(200, shared.status().text()),
         "/metrics" => Page::metrics(shared.status().metrics()),
-        _ => Page::not_found("/ /healthz /readyz /status /metrics"),
+        _ => Page::not_found("/ /healthz /readyz /status /timeline /metrics"),
     }
 }

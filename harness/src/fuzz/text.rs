@@ -89,6 +89,8 @@ pub(super) fn request_seeds() -> Vec<Vec<u8>> {
         b"req 0000019a00000000 7 5 put k v\r\nreq 1 2 1 retry putb 1 2\r\nkvv",
         b"req 1 18446744073709551615 18446744073709551615 delete k\r\n",
         b"keyrange\r\nkeyrange_read\r\necs\r\nstatus\r\n",
+        b"num_keys\r\nfirst_key\r\nlast_keyb\r\nnode_list\r\nstatus cluster\r\nexplain k\r\nexplainb 2\r\nk\ntimeline\r\n",
+        b"getset k v w\r\nreq 1 2 1 retry getsetb 1 2\r\nkvv\r\ngetset k\r\n",
         b"leave\r\nremove h:1\r\nadmin token leave force\r\nchange\r\nplan h:1\r\nrebalance\r\ncancel\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         b"POST / HTTP/1.1\r\n",
@@ -141,6 +143,7 @@ pub(super) fn reply_seeds() -> Vec<Vec<u8>> {
         b"SERVER_STOPPED why\r\nSERVER_WRITE_LOCK\r\nserver_not_responsible\r\nFAILED unknown outcome: x\r\n",
         b"KEYRANGE_SUCCESS 0,f,h:1;\r\nECS_SUCCESS h:1\r\nSTATUS_SUCCESS {}\r\nhello\r\n",
         b"SCAN_SUCCESS 38\r\n00000000000000000000000000000001 done\n\r\n",
+        b"GETSETB_UPDATE 3\r\na\nb\r\nGETSETB_SUCCESS\r\nGETSET_ERROR k v\r\nFIRST_KEYB_SUCCESS 1\r\n\n\r\nNUM_KEYS_SUCCESS 7\r\n",
         b"GETB_SUCCESS 1073741825\r\n",
     ];
     lines.iter().map(|line| line.to_vec()).collect()
@@ -163,6 +166,9 @@ pub(super) fn answers(data: &[u8]) {
         Answer::Missing { key },
         Answer::Written { key, value: (bits & 8 == 0).then_some(value), outcome },
         Answer::Unknown { key, value: (bits & 8 == 0).then_some(value), why: "late" },
+        Answer::Swapped { key, old: (bits & 8 == 0).then_some(value) },
+        Answer::SwapUnknown { key, value, why: "late" },
+        Answer::Told { word: "LAST_KEYB_SUCCESS", text: Some(value), counted: true },
         Answer::Keyrange(&text),
         Answer::Page(value),
         Answer::Stopped(Some(&text)),
@@ -176,7 +182,10 @@ pub(super) fn answers(data: &[u8]) {
         match answer {
             Answer::Value { value, .. } if seen[0].0 == Word::GetbSuccess => assert_eq!(seen[0].1, value),
             Answer::Page(page) => assert_eq!(seen[0].1, page),
-            Answer::Unknown { .. } => assert!(seen[0].2, "unknown stays unknown: {seen:?}"),
+            Answer::Told { text: Some(text), .. } => assert_eq!(seen[0].1, text),
+            Answer::Unknown { .. } | Answer::SwapUnknown { .. } => {
+                assert!(seen[0].2, "unknown stays unknown: {seen:?}")
+            }
             Answer::Failed(text) if !text.starts_with("unknown outcome") => assert!(!seen[0].2),
             _ => {}
         }

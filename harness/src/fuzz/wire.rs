@@ -97,9 +97,13 @@ pub(super) fn frame_seeds() -> Vec<Vec<u8>> {
     let mut seeds: Vec<Vec<u8>> = messages().iter().map(|message| framed(0, message)).collect();
     seeds.extend(pulses().iter().map(|pulse| framed(1, pulse)));
     seeds.extend(
-        [Purpose::Data, Purpose::Pulse, Purpose::Probe].map(|purpose| framed(2, &Hello { purpose, from: identity() })),
+        [Purpose::Data, Purpose::Pulse, Purpose::Probe, Purpose::Question]
+            .map(|purpose| framed(2, &Hello { purpose, from: identity() })),
     );
-    seeds.extend([None, Some("no".to_owned())].map(|refused| framed(3, &HelloAck { from: identity(), refused })));
+    seeds.extend(
+        [None, Some("no".to_owned())]
+            .map(|refused| framed(3, &HelloAck { from: identity(), refused, waiting_for: None })),
+    );
     // The same with the head left to the target: what is damaged then is the message, not its checksum.
     let bare: Vec<Vec<u8>> = seeds.iter().map(|seed| [&[seed[0] | 4], &seed[9..]].concat()).collect();
     seeds.extend(bare);
@@ -114,9 +118,13 @@ fn identity() -> Identity {
 }
 
 fn entry(seq: u64) -> Entry {
-    let op = match seq % 3 {
+    let op = match seq % 4 {
         0 => Op::Put { key: Bytes::from_static(b"key"), value: Bytes::from_static(b"\xffvalue") },
         1 => Op::Delete { key: Bytes::from_static(b"key") },
+        2 => {
+            let (key, value) = (Bytes::from_static(b"key"), Bytes::from_static(b"value"));
+            Op::Swap { key, value, old: Some(common::blob::Blob(Bytes::from_static(b"old"))) }
+        }
         _ => Op::Noop,
     };
     let request = (seq == 3).then_some(RequestId { client: ClientId(9), seq, lowest_unacked: 2 });

@@ -93,9 +93,7 @@ impl Commits {
         for (seq, epoch) in (1u64..).map(Seq).zip(&self.logs[usize::from(slot.0)]) {
             let Some(entry) = entries.get(slot, LogId { epoch: *epoch, seq }) else { continue };
             map.apply(&entry.op);
-            if let Some(request) = &entry.request {
-                retries.record(request, entry.outcome);
-            }
+            retries.record_entry(entry);
         }
         (map, retries)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use common::control::Wish;
 use common::position::Position;
-use common::text::{Dialect, Limits};
+use common::text::{Dialect, Limits, Whole};
 use common::{Slot, Time};
 use kvserver::client_port::session::Session;
 use kvserver::client_port::{Bounds, Serves, Settings};
@@ -86,6 +86,9 @@ impl Serves for Port<'_> {
         world.wait_for(self.server, token);
         world.handle(self.server, slot, Happening::Write { write, token });
     }
+
+    /// Nobody here asks about the cluster as a whole.
+    fn question(&self, _whole: &Whole<'_>, _token: Token) {}
 
     /// Nobody here wishes anything.
     fn wish(&self, _wish: Wish, _token: Token) {}

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use super::membership::{Membership, TOKEN, Wanted};
+use super::questions::Question;
 use crate::address::Address;
 
 /// Where a client looks when nobody says: the port of the README's first server.
@@ -60,6 +61,14 @@ pub enum Command {
         #[arg(allow_hyphen_values = true)]
         value: String,
     },
+    /// Set the value of a key and print the one before.
+    Getset {
+        /// The key.
+        key: String,
+        /// The value; `-` reads it from stdin, every byte of it.
+        #[arg(allow_hyphen_values = true)]
+        value: String,
+    },
     /// Remove a key.
     Delete {
         /// The key.
@@ -74,6 +83,9 @@ pub enum Command {
     Ring,
     /// How each server stands.
     Status,
+    /// Questions about the whole cluster.
+    #[command(flatten)]
+    Question(Question),
     /// Changes of the membership.
     #[command(flatten)]
     Membership(Change),

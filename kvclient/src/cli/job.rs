@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::args::{Export, Import};
 use super::membership::{self, Membership};
 use super::out::{Out, Problem};
+use super::questions::{self, Question};
 use super::{ring_table, status};
 use crate::client::Client;
 use crate::exit;
@@ -23,6 +24,8 @@ pub enum Job {
     Get(Bytes),
     /// Set a value.
     Put(Bytes, Bytes),
+    /// Set a value and print the one before.
+    Getset(Bytes, Bytes),
     /// Remove a key.
     Delete(Bytes),
     /// Print who coordinates what.
@@ -33,6 +36,8 @@ pub enum Job {
     Ring,
     /// Print how each server stands.
     Status,
+    /// Ask about the whole cluster.
+    Question(Question),
     /// Change the membership, or ask about it.
     Membership(Membership),
     /// Store a file's records.
@@ -72,6 +77,8 @@ async fn run_short(client: &Client, job: Job, out: Out) -> Result<(), Problem> {
             let outcome = client.put(key.clone(), value).await?;
             written(&key, outcome, out)
         }
+        Job::Getset(key, value) => getset(client, key, value, out).await,
+        Job::Question(question) => questions::run(client, &question, out).await,
         Job::Delete(key) => {
             let outcome = client.delete(key.clone()).await?;
             written(&key, outcome, out)
@@ -88,6 +95,17 @@ async fn get(client: &Client, key: Bytes, out: Out) -> Result<(), Problem> {
     let Some(value) = client.get(key.clone()).await? else { return Err(not_found(&key)) };
     let json = json!({ "ok": true, "key": Blob(key), "value": Blob(value.clone()) });
     out.say(value, &json)
+}
+
+/// The old value is the result; that there was none is no failure, since the new one is stored.
+async fn getset(client: &Client, key: Bytes, value: Bytes, out: Out) -> Result<(), Problem> {
+    let old = client.getset(key.clone(), value).await?;
+    let word = if old.is_some() { "updated" } else { "created" };
+    let json = json!({ "ok": true, "key": Blob(key.clone()), "outcome": word, "old": old.clone().map(Blob) });
+    match old {
+        Some(old) => out.say(old, &json),
+        None => out.say(format!("created {}", shown(&key)), &json),
+    }
 }
 
 fn written(key: &Bytes, outcome: Outcome, out: Out) -> Result<(), Problem> {

@@ -4,6 +4,7 @@ pub mod args;
 pub mod job;
 pub mod membership;
 pub mod out;
+pub mod questions;
 mod ring_table;
 mod status;
 
@@ -51,11 +52,13 @@ fn run(args: Args, out: Out) -> Result<u8, Problem> {
         Command::Shell => return Ok(open_shell(seeds, settings, out)),
         Command::Get { key } => Job::Get(key.into()),
         Command::Put { key, value } => Job::Put(key.into(), value_of(value)?),
+        Command::Getset { key, value } => Job::Getset(key.into(), value_of(value)?),
         Command::Delete { key } => Job::Delete(key.into()),
         Command::Keyrange => Job::Keyrange,
         Command::KeyrangeRead => Job::KeyrangeRead,
         Command::Ring => Job::Ring,
         Command::Status => Job::Status,
+        Command::Question(question) => Job::Question(question),
         Command::Membership(change) => Job::Membership(change.wish(&seeds, args.admin_token).map_err(Problem::usage)?),
         Command::Import(import) => Job::Import(import),
         Command::Export(export) => Job::Export(export),

@@ -7,7 +7,7 @@ use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
 use super::out::{Out, Problem};
-use super::{args, membership};
+use super::{args, membership, questions};
 use crate::address::Address;
 use crate::client::Client;
 use crate::ring::Ring;
@@ -40,7 +40,13 @@ pub(super) async fn print(client: &Client, out: Out) -> Result<(), Problem> {
     if let Some(line) = change.as_ref().and_then(membership::describe) {
         text += &format!("\nin progress: {line}");
     }
-    out.say(text, &json!({ "ok": true, "servers": json, "change": change }))
+    // What only the servers together know, and a read and a write in every slot.
+    let (lines, cluster) = match client.cluster_status().await {
+        Ok(told) => (questions::cluster_lines(&told), told),
+        Err(error) => (format!("the cluster as a whole: {error}"), json!({ "error": error.to_string() })),
+    };
+    text += &format!("\n{lines}");
+    out.say(text, &json!({ "ok": true, "servers": json, "change": change, "cluster": cluster }))
 }
 
 /// The servers that a status names, with the state in which the ECS has each.

@@ -30,6 +30,13 @@ pub enum Command {
         /// The value.
         value: Bytes,
     },
+    /// Write a key, at its coordinator, and learn the value before.
+    Swap {
+        /// The key.
+        key: Bytes,
+        /// The value.
+        value: Bytes,
+    },
     /// Remove a key, at its coordinator.
     Delete {
         /// The key.
@@ -42,6 +49,11 @@ pub enum Command {
         /// Only keys greater than this one; none: from the first.
         after: Option<Bytes>,
     },
+    /// Where a key lies and who would answer for it; any server tells.
+    Explain {
+        /// The key.
+        key: Bytes,
+    },
     /// A line that every server answers with a line.
     Ask(String),
 }
@@ -50,16 +62,18 @@ impl Command {
     /// Whether it changes anything.
     #[must_use]
     pub fn is_write(&self) -> bool {
-        matches!(self, Command::Put { .. } | Command::Delete { .. })
+        matches!(self, Command::Put { .. } | Command::Swap { .. } | Command::Delete { .. })
     }
 
     /// Where on the ring it belongs, if anywhere.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         match self {
-            Command::Get { key } | Command::Put { key, .. } | Command::Delete { key } => Some(Position::of(key)),
+            Command::Get { key } | Command::Put { key, .. } | Command::Swap { key, .. } | Command::Delete { key } => {
+                Some(Position::of(key))
+            }
             Command::Scan { at, .. } => Some(*at),
-            Command::Connect | Command::Ask(_) => None,
+            Command::Connect | Command::Explain { .. } | Command::Ask(_) => None,
         }
     }
 }
@@ -106,6 +120,8 @@ pub enum Answer {
     Value(Option<Bytes>),
     /// To a put or delete.
     Written(Outcome),
+    /// To a swap: the value before, if there was one.
+    Swapped(Option<Bytes>),
     /// To a scan.
     Page(Page),
     /// To [`Command::Ask`]: the line.

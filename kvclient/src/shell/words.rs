@@ -8,6 +8,7 @@ use crate::address::Address;
 use crate::cli::args::{self, Export, Import};
 use crate::cli::job::Job;
 use crate::cli::membership::{Membership, Wanted};
+use crate::cli::questions::Question;
 
 /// What a line asks for.
 #[derive(Debug)]
@@ -43,12 +44,19 @@ pub(super) const ENTRIES: &[Entry] = &[
         "<key> <value>",
         "set a value: the rest of the line, blanks included. Without a value, or with `null`, remove the key",
     ),
+    entry("getset", "<key> <value>", "set a value and print the one before"),
     entry("get", "<key>", "print a value, from any server that holds it"),
     entry("delete", "<key>", "remove a key"),
     entry("keyrange", "", "which server coordinates which part of the ring"),
     entry("keyrange_read", "", "which server may answer reads for which part of the ring"),
     entry("ring", "", "the ring as a table: server, arc, share, copies"),
     entry("status", "", "how each server stands"),
+    entry("num_keys", "", "how many records the cluster holds"),
+    entry("first_key", "", "the first key of all, in the order of bytes"),
+    entry("last_key", "", "the last key of all"),
+    entry("node_list", "", "the servers: address, id, state"),
+    entry("explain", "<key>", "where a key lies, who holds it in which version, who would answer for it, and why"),
+    entry("timeline", "[--last N]", "what happened: accusations, probes, verdicts, decisions"),
     entry("leave", "<host:port> [force]", "make this server hand its copies over and leave the cluster"),
     entry("remove", "<host:port or id> [force]", "make a server leave, whether or not it answers"),
     entry("change", "", "how far the change in progress is: a join, a leave, a rebalancing"),
@@ -93,6 +101,8 @@ pub(super) fn parse(line: &[u8]) -> Result<Word, String> {
         "keyrange" => nothing_after(rest, Word::Job(Job::Keyrange)),
         "keyrange_read" => nothing_after(rest, Word::Job(Job::KeyrangeRead)),
         "ring" => nothing_after(rest, Word::Job(Job::Ring)),
+        "getset" => getset(rest),
+        "explain" | "timeline" | "num_keys" | "first_key" | "last_key" | "node_list" => question(entry.name, rest),
         "status" => nothing_after(rest, Word::Job(Job::Status)),
         "leave" | "remove" => goes(entry.name, rest),
         "plan" => plan(rest),
@@ -151,6 +161,27 @@ fn put(rest: &[u8]) -> Result<Word, String> {
         return Ok(Word::Job(Job::Delete(key)));
     }
     Ok(Word::Job(Job::Put(key, Bytes::copy_from_slice(value))))
+}
+
+/// Stores what it is given: nothing is removed by a value.
+fn getset(rest: &[u8]) -> Result<Word, String> {
+    match split(rest.trim_ascii_start()) {
+        (b"", _) => Err("a key is missing".to_owned()),
+        (_, b"") => Err("a value is missing".to_owned()),
+        (key, value) => Ok(Word::Job(Job::Getset(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)))),
+    }
+}
+
+fn question(name: &str, rest: &[u8]) -> Result<Word, String> {
+    let line = [name.as_bytes(), b" ", rest].concat();
+    with_clap::<QuestionLine>(&line).map(|line| Word::Job(Job::Question(line.question)))
+}
+
+#[derive(Parser)]
+#[command(no_binary_name = true)]
+struct QuestionLine {
+    #[command(subcommand)]
+    question: Question,
 }
 
 fn membership(wanted: Wanted, force: bool) -> Word {
@@ -248,6 +279,10 @@ mod tests {
             ("put k null", r#"Job(Delete(b"k"))"#),
             ("put k null and more", r#"Job(Put(b"k", b"null and more"))"#),
             ("get k ", r#"Job(Get(b"k"))"#),
+            ("getset k  a b ", r#"Job(Getset(b"k", b" a b "))"#),
+            ("NUM_KEYS", "Job(Question(NumKeys))"),
+            ("explain k", r#"Job(Question(Explain { key: "k" }))"#),
+            ("timeline --last 5", "Job(Question(Timeline { last: 5 }))"),
             ("delete k", r#"Job(Delete(b"k"))"#),
             ("connect localhost 5001", "Connect(localhost:5001)"),
             ("connect localhost:5001", "Connect(localhost:5001)"),

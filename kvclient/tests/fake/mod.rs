@@ -7,10 +7,13 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use bytes::{Buf, BytesMut};
-use common::Outcome;
+use common::blob::Blob;
 use common::position::Position;
 use common::retry::{FORGOTTEN, Known, RetryTable};
-use common::text::{Answer, Dialect, Form, Limits, Parsed, Request, RequestParser, WriteRequest, encode, encode_page};
+use common::text::{
+    Answer, Dialect, Form, Limits, Parsed, Request, RequestParser, Whole, WriteRequest, encode, encode_page,
+};
+use common::{Entry, LogId, Op, Outcome};
 
 /// How a request with a key is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +143,20 @@ impl Connection {
             },
             Request::Status => say(out, &Answer::Status(r#"{"serving":true,"slots":[1,2]}"#)),
             Request::Admin(request) => say(out, &Answer::Admin { word: request.word(), done: true, text: "none" }),
+            Request::Whole(whole) => {
+                let text = match whole {
+                    Whole::NumKeys => state.map.len().to_string().into_bytes(),
+                    Whole::FirstKey(_) => state.map.keys().next().cloned().unwrap_or_default(),
+                    Whole::LastKey(_) => state.map.keys().next_back().cloned().unwrap_or_default(),
+                    Whole::NodeList => b"h:1,00000000000000aa,up;".to_vec(),
+                    _ => b"{}".to_vec(),
+                };
+                let counted = matches!(whole, Whole::FirstKey(_) | Whole::LastKey(_));
+                match counted && text.is_empty() {
+                    true => say(out, &Answer::Told { word: whole.error(), text: None, counted: false }),
+                    false => say(out, &Answer::Told { word: whole.success(), text: Some(&text), counted }),
+                }
+            }
             Request::Get { key, .. } => return self.get(&mut state, key, out),
             Request::Scan { at, after } => return self.scan(&mut state, *at, *after, out),
             Request::Write(write) => return self.write(&mut state, write, out),
@@ -194,7 +211,12 @@ impl Connection {
                     return false;
                 }
                 if act == Act::Serve {
-                    say(out, &Answer::Written { key: write.key, value: write.value, outcome });
+                    let id = write.once.expect("kvclient's writes carry an id").id;
+                    let old = state.retries.replaced(&id).map(|old| &old.0[..]);
+                    match write.swap {
+                        true => say(out, &Answer::Swapped { key: write.key, old }),
+                        false => say(out, &Answer::Written { key: write.key, value: write.value, outcome }),
+                    }
                 }
             }
             Act::Forget => say(out, &Answer::Unknown { key: write.key, value: write.value, why: FORGOTTEN }),
@@ -212,6 +234,7 @@ fn execute(state: &mut State, write: &WriteRequest<'_>) -> Outcome {
         return outcome;
     }
     state.executed += 1;
+    let old = state.map.get(write.key).map(|old| Blob(old.clone().into()));
     let outcome = match write.value {
         Some(value) => match state.map.insert(write.key.to_vec(), value.to_vec()) {
             None => Outcome::Created,
@@ -220,7 +243,11 @@ fn execute(state: &mut State, write: &WriteRequest<'_>) -> Outcome {
         None if state.map.remove(write.key).is_some() => Outcome::Deleted,
         None => Outcome::Missing,
     };
-    state.retries.record(&once.id, outcome);
+    let op = match write.value {
+        Some(value) if write.swap => Op::Swap { key: write.key.to_vec().into(), value: value.to_vec().into(), old },
+        _ => Op::Noop,
+    };
+    state.retries.record_entry(&Entry { id: LogId::default(), op, outcome, request: Some(once.id) });
     outcome
 }
 

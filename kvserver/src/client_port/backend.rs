@@ -5,6 +5,7 @@ use std::sync::Arc;
 use common::Time;
 use common::control::Wish;
 use common::position::Position;
+use common::text::Whole;
 
 use crate::node::Node;
 use crate::replica::{Read, Scan, Token, Write};
@@ -29,6 +30,9 @@ pub trait Serves {
 
     /// Starts a write; its answer comes back to the session that has the token.
     fn write(&self, now: Time, write: Write, token: Token);
+
+    /// Starts a question about the whole cluster; its answer comes back the same way.
+    fn question(&self, whole: &Whole<'_>, token: Token);
 
     /// Passes a wish about the membership on; its answer comes back the same way.
     fn wish(&self, wish: Wish, token: Token);
@@ -74,6 +78,14 @@ impl Serves for Backend {
             Backend::Node(node) => node.write(now, write, token),
             #[cfg(test)]
             Backend::Stub(stub) => stub.write(write, token),
+        }
+    }
+
+    fn question(&self, whole: &Whole<'_>, token: Token) {
+        match self {
+            Backend::Node(node) => node.question(whole, token),
+            #[cfg(test)]
+            Backend::Stub(stub) => stub.question(whole, token),
         }
     }
 

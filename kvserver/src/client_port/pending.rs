@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use common::text::{Answer, Dialect, Form, encode};
 
 use super::buffer::Buffer;
-use crate::replica::{Refusal, Reply};
+use crate::replica::{Refusal, Reply, Told};
 
 /// Entries for which room is kept when there are none.
 const KEEP: usize = 64;
@@ -38,6 +38,8 @@ pub(super) struct Asked {
 pub(super) enum What {
     Read,
     Write,
+    /// A write that is answered with the value before.
+    Swap,
     /// About the membership. Its answer comes as text behind a byte that says whether it is a success; `key` is the word.
     Admin,
 }
@@ -139,7 +141,13 @@ impl Pending {
         let State::Waiting(asked) = state else { return };
         let what = asked.what;
         let mut asked = asked.clone();
-        if let Reply::Value(Some(value)) | Reply::Page(value) = &reply {
+        let brought = match &reply {
+            Reply::Value(value) | Reply::Swapped(value) => value.clone(),
+            Reply::Page(page) => Some(page.clone()),
+            Reply::Told(told) => told.text.clone(),
+            _ => None,
+        };
+        if let Some(value) = brought {
             asked.cost += value.len();
             self.bytes += value.len();
         }
@@ -166,7 +174,7 @@ impl Pending {
     fn count(&mut self, what: What) -> &mut usize {
         match what {
             What::Read => &mut self.reads,
-            What::Write | What::Admin => &mut self.writes,
+            What::Write | What::Swap | What::Admin => &mut self.writes,
         }
     }
 }
@@ -193,8 +201,23 @@ impl Asked {
                 Answer::Admin { word, done, text: std::str::from_utf8(text).unwrap_or_default() }
             }
             Reply::Page(page) => Answer::Page(page),
+            Reply::Swapped(old) => Answer::Swapped { key, old: old.as_deref() },
+            Reply::Told(told) => self.told(told),
+            // Only asked by the server itself, under tokens of its own.
+            Reply::Extent(_) => Answer::Failed("an answer to another question"),
             Reply::Refused(refusal) => refused(*refusal, self.explain),
+            Reply::Unknown(why) if self.what == What::Swap => {
+                Answer::SwapUnknown { key, value: value.unwrap_or_default(), why }
+            }
             Reply::Unknown(why) => Answer::Unknown { key, value, why },
+        }
+    }
+
+    fn told<'a>(&self, told: &'a Told) -> Answer<'a> {
+        let text = told.text.as_deref();
+        match text {
+            Some(why) if told.word == Told::FAILED => Answer::Failed(std::str::from_utf8(why).unwrap_or_default()),
+            _ => Answer::Told { word: told.word, text, counted: told.counted },
         }
     }
 }

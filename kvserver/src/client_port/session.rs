@@ -8,7 +8,9 @@
 use bytes::Bytes;
 use common::Time;
 use common::position::Position;
-use common::text::{AdminRequest, Answer, Dialect, Form, Limits, Parsed, Request, RequestParser, WriteRequest, encode};
+use common::text::{
+    AdminRequest, Answer, Dialect, Form, Limits, Parsed, Request, RequestParser, Whole, WriteRequest, encode,
+};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Settings;
@@ -238,6 +240,7 @@ impl Session {
             Request::Get { key, form } => return self.get(key, *form, now, backend, conn),
             Request::Write(write) => return self.write(write, now, backend, conn),
             Request::Scan { at, after } => return self.scan(*at, *after, now, backend, conn),
+            Request::Whole(whole) => return self.whole(whole, backend, conn),
             Request::Ecs => match backend.ecs() {
                 Ok(addr) => self.answer(Form::Text, &Answer::Ecs(&addr)),
                 Err(why) => self.answer(Form::Text, &Answer::NoEcs(why)),
@@ -329,6 +332,18 @@ impl Session {
         true
     }
 
+    /// Counts what earlier requests of the connection have written: it waits for them, as a scan does.
+    fn whole(&mut self, whole: &Whole<'_>, backend: &impl Serves, conn: u32) -> bool {
+        if self.pending.waiting() > 0 {
+            return false;
+        }
+        self.counts.others += 1;
+        backend.question(whole, Token { conn, index: self.pending.next_index() });
+        let (key, form) = (Bytes::new(), Form::Binary);
+        self.pending.push(Asked { hash: EVERY_KEY, what: What::Read, key, value: None, form, explain: true, cost: 0 });
+        true
+    }
+
     fn write(&mut self, write: &WriteRequest<'_>, now: Time, backend: &impl Serves, conn: u32) -> bool {
         let hash = xxh3_64(write.key);
         if self.pending.conflicts(What::Write, hash) {
@@ -339,14 +354,14 @@ impl Session {
         let token = Token { conn, index: self.pending.next_index() };
         self.pending.push(Asked {
             hash,
-            what: What::Write,
+            what: if write.swap { What::Swap } else { What::Write },
             key: if write.form == Form::Text { key.clone() } else { Bytes::new() },
             value: value.as_ref().map(|value| if write.form == Form::Text { value.clone() } else { Bytes::new() }),
             form: write.form,
             explain: write.form == Form::Binary || write.once.is_some(),
             cost: write.key.len() + write.value.map_or(0, <[u8]>::len),
         });
-        let op = value.map_or(WriteOp::Delete, WriteOp::Put);
+        let op = value.map_or(WriteOp::Delete, if write.swap { WriteOp::Swap } else { WriteOp::Put });
         let (request, retry) = write.once.map_or((None, false), |once| (Some(once.id), once.retry));
         backend.write(now, Write { key, op, request, retry }, token);
         true

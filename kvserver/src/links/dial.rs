@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use bytes::BytesMut;
 use common::peer::{Hello, HelloAck, Purpose};
-use common::{Time, clock, frame};
+use common::{NodeId, Time, clock, frame};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -76,7 +76,7 @@ async fn session(
     let addr = peer.addr();
     let mut stream = timeout(PATIENCE, TcpStream::connect(&addr)).await.context("no connection within 1 s")??;
     tune(&stream);
-    timeout(PATIENCE, greet(node, peer, purpose, &mut stream)).await.context("no hello within 1 s")??;
+    timeout(PATIENCE, greet(node, peer.node, purpose, &mut stream)).await.context("no hello within 1 s")??;
     log::debug!("{purpose:?} link to {} at {addr} is up", peer.node);
     *outage = Outage::default();
     backoff.reset();
@@ -84,12 +84,13 @@ async fn session(
     peer.outbox(purpose).open(stream.clone());
     match purpose {
         Purpose::Pulse => node.want_beacon(),
-        Purpose::Data | Purpose::Probe => node.link_up(peer.node),
+        Purpose::Data | Purpose::Probe | Purpose::Question => node.link_up(peer.node),
     }
     Ok(peer.outbox(purpose).pump(&stream).await?)
 }
 
-async fn greet(node: &Node, peer: &Peer, purpose: Purpose, stream: &mut TcpStream) -> anyhow::Result<()> {
+/// Says hello to whoever is to be `wanted`, and makes sure that it is.
+pub(crate) async fn greet(node: &Node, wanted: NodeId, purpose: Purpose, stream: &mut TcpStream) -> anyhow::Result<()> {
     let me = node.identity();
     let mut bytes = BytesMut::new();
     frame::put(&mut bytes, &Hello { purpose, from: me });
@@ -106,5 +107,5 @@ async fn greet(node: &Node, peer: &Peer, purpose: Purpose, stream: &mut TcpStrea
     if let Some(reason) = ack.refused {
         bail!("refused: {reason}");
     }
-    hello::expect(&me, peer.node, &ack.from).map_err(anyhow::Error::msg)
+    hello::expect(&me, wanted, &ack.from).map_err(anyhow::Error::msg)
 }

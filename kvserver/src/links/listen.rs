@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{hello, receive, tune};
 use crate::node::Node;
-use crate::pulse;
+use crate::{pulse, questions};
 
 /// Connections that have not said who they are. For a further one the oldest is closed: peers and the ECS speak at once.
 const STRANGERS: usize = 64;
@@ -97,7 +97,9 @@ async fn meet(node: &Node, mut stream: TcpStream) -> anyhow::Result<Option<Met>>
         }
     };
     let verdict = node.admit(hello.purpose, &hello.from);
-    answer(&mut stream, node.identity(), verdict.as_ref().err()).await?;
+    // What the ECS's probe of a suspect hears is what `/readyz` and the gRPC health say.
+    let waiting_for = if hello.purpose == Purpose::Probe { node.ready().err() } else { None };
+    answer(&mut stream, node.identity(), verdict.as_ref().err(), waiting_for).await?;
     match verdict {
         // It comes back until the ECS has answered: not worth a line.
         Err(_) if !node.serving() => Ok(None),
@@ -107,9 +109,14 @@ async fn meet(node: &Node, mut stream: TcpStream) -> anyhow::Result<Option<Met>>
     }
 }
 
-async fn answer(stream: &mut TcpStream, from: Identity, refused: Option<&String>) -> anyhow::Result<()> {
+async fn answer(
+    stream: &mut TcpStream,
+    from: Identity,
+    refused: Option<&String>,
+    waiting_for: Option<String>,
+) -> anyhow::Result<()> {
     let mut bytes = BytesMut::new();
-    frame::put(&mut bytes, &HelloAck { from, refused: refused.cloned() });
+    frame::put(&mut bytes, &HelloAck { from, refused: refused.cloned(), waiting_for });
     Ok(stream.write_all(&bytes).await?)
 }
 
@@ -125,6 +132,7 @@ async fn serve(node: Arc<Node>, met: Met) {
             let main = node.links().main().clone();
             main.spawn(async move {
                 match TcpStream::from_std(stream) {
+                    Ok(stream) if hello.purpose == Purpose::Question => questions::serve(&node, stream, rest).await,
                     Ok(stream) => receive(&node, from, stream, rest, &end).await,
                     Err(error) => log::warn!("data connection from {from}: {error}"),
                 }

@@ -19,6 +19,7 @@ pub(crate) use backoff::Backoff;
 use common::peer::{Identity, Purpose};
 use common::{BootId, NodeId, NodeInfo};
 pub(crate) use data::receive;
+pub(crate) use dial::greet;
 pub(crate) use listen::listen;
 pub(crate) use outbox::Outbox;
 use tokio::runtime::Handle;
@@ -180,7 +181,7 @@ impl Links {
         let known = seen.into_iter().chain(told).max_by_key(|identity| identity.boot);
         hello::admit(me, purpose, from, known.as_ref())?;
         let fresh = CancellationToken::new();
-        if purpose == Purpose::Probe {
+        if matches!(purpose, Purpose::Probe | Purpose::Question) {
             return Ok(fresh);
         }
         let strangers = || inbound.values().filter(|inbound| inbound.stranger).count();

@@ -74,7 +74,7 @@ impl Node {
         self.failure.fatal.borrow().as_ref().map(|fatal| fatal.reason.clone())
     }
 
-    pub(super) fn alarms(&self) -> Vec<String> {
+    pub(crate) fn alarms(&self) -> Vec<String> {
         self.failure.alarms.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -33,10 +33,11 @@ pub(crate) use start::STANDALONE;
 pub(crate) use store::Store;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use topology::Topology;
+pub(crate) use topology::Topology;
 use wishes::Wishes;
 
 use crate::links::Links;
+use crate::questions::Questions;
 use crate::replica::{Event, Read, Refusal, Reply, Scan, Token, Write};
 use crate::replies::Replies;
 
@@ -60,6 +61,7 @@ pub struct Node {
     wishes: Wishes,
     replies: Arc<Replies>,
     metrics: Metrics,
+    questions: Questions,
     audits: Audits,
     serving: OnceLock<Serving>,
     /// Set together with `serving`, for those who wait for it.
@@ -209,6 +211,14 @@ impl Node {
 
     pub(crate) fn options(&self) -> &NodeOptions {
         &self.options
+    }
+
+    pub(crate) fn replies(&self) -> &Arc<Replies> {
+        &self.replies
+    }
+
+    pub(crate) fn questions(&self) -> &Questions {
+        &self.questions
     }
 
     pub(crate) fn links(&self) -> &Links {

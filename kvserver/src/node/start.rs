@@ -17,6 +17,7 @@ use super::fatal::Failure;
 use super::store::Reports;
 use super::{Asks, Ecs, Metrics, Node, NodeOptions, Store, Wishes, ticker};
 use crate::links::{self, Links};
+use crate::questions::Questions;
 use crate::replies::Replies;
 use crate::{auditor, checkpointer, pulse, registrar};
 
@@ -55,6 +56,7 @@ impl Node {
             wishes: Wishes::default(),
             replies,
             metrics: Metrics::default(),
+            questions: Questions::default(),
             audits: super::audits::Audits::default(),
             serving: OnceLock::new(),
             begun: watch::Sender::new(false),

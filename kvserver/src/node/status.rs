@@ -81,6 +81,16 @@ impl Node {
         waiting
     }
 
+    /// How long this process runs, in milliseconds.
+    pub(crate) fn up_ms(&self) -> u64 {
+        u64::try_from(clock::now().since(self.started).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether the control connection to the ECS stands.
+    pub(crate) fn ecs_connected(&self) -> bool {
+        self.lock_ecs().connected
+    }
+
     /// How everything stands, for scripts and people.
     #[must_use]
     pub fn status_json(&self) -> Value {
@@ -100,7 +110,7 @@ impl Node {
             "version": env!("CARGO_PKG_VERSION"),
             "client_addr": self.options.client_addr, "peer_addr": self.peer_addr, "admin_addr": self.options.admin_addr,
             "mode": if self.standalone() { "standalone" } else { "clustered" },
-            "up_ms": u64::try_from(clock::now().since(self.started).as_millis()).unwrap_or(u64::MAX),
+            "up_ms": self.up_ms(),
             "ready": ready.is_ok(), "waiting_for": ready.err(),
             "ecs": { "addr": ecs, "connected": connected, "meta": version },
             "counts": {

@@ -136,8 +136,12 @@ pub struct Write {
 pub enum WriteOp {
     /// Set the value.
     Put(Bytes),
+    /// Set the value, and tell the one before.
+    Swap(Bytes),
     /// Remove the key.
     Delete,
+    /// Change nothing, but go all the way: shows that the slot takes writes. The key means nothing then.
+    Probe,
 }
 
 /// An answer to a client.
@@ -145,14 +149,47 @@ pub enum WriteOp {
 pub enum Reply {
     /// The write is committed: on every in-sync disk.
     Written(Outcome),
+    /// The same for a [`WriteOp::Swap`]: the value until then, if there was one.
+    Swapped(Option<Bytes>),
     /// The value of the key a read asked for, if it has one.
     Value(Option<Bytes>),
     /// The page a scan asked for; see [`common::text::Page`].
     Page(Bytes),
+    /// What the slot holds, for a [`Want::Extent`](super::reads::Want); see [`Extent`].
+    Extent(Extent),
+    /// The answer to a question about the whole cluster, ready to be sent.
+    Told(Told),
     /// Nothing was executed.
     Refused(Refusal),
     /// The write may or may not have been executed; the text says why that is not known.
     Unknown(&'static str),
+}
+
+/// What a slot holds, committed, at one moment.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Extent {
+    /// How many records.
+    pub records: u64,
+    /// The first key, in the order of bytes.
+    pub first: Option<Bytes>,
+    /// The last.
+    pub last: Option<Bytes>,
+}
+
+/// See [`Reply::Told`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Told {
+    /// The reply's first word.
+    pub word: &'static str,
+    /// What follows it, if anything does.
+    pub text: Option<Bytes>,
+    /// Whether the text is sent with its length before it, so that it may hold any bytes.
+    pub counted: bool,
+}
+
+impl Told {
+    /// Stands for the dialect's own word for what is not possible.
+    pub const FAILED: &'static str = "FAILED";
 }
 
 /// Why nothing was executed.

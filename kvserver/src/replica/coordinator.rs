@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
+use common::blob::Blob;
 use common::control::{Ask, Change};
 use common::peer::{Beacon, Grant, PeerMsg};
 use common::retry::{FORGOTTEN, Known};
 use common::view::Part;
-use common::{Entry, LogId, NodeId, Op, Outcome, Rule, Seq, Time, View};
+use common::{Entry, LogId, NodeId, Op, Outcome, RequestId, Rule, Seq, Time, View};
 
 use super::Setup;
 use super::action::{Action, Refusal, Reply, Token, Write, WriteOp};
@@ -32,6 +34,24 @@ pub(super) enum Phase {
     Draining { to: NodeId, since: Time },
     /// Has asked the ECS to complete the hand-over. Only a newer view ends this: the release may have taken effect.
     Released { to: NodeId, asked: Time },
+}
+
+/// What the client is told once its entry is committed.
+fn reply_to(entry: &Entry) -> Reply {
+    match &entry.op {
+        Op::Swap { old, .. } => Reply::Swapped(old.as_ref().map(|old| old.0.clone())),
+        _ => Reply::Written(entry.outcome),
+    }
+}
+
+/// What a client is told that asks again after its request was executed: the same, as long as it is kept.
+fn again(log: &Log, write: &Write, request: &RequestId, outcome: Outcome) -> Reply {
+    match (&write.op, log.image.retries.replaced(request)) {
+        (WriteOp::Swap(_), _) if outcome == Outcome::Created => Reply::Swapped(None),
+        (WriteOp::Swap(_), Some(old)) => Reply::Swapped(Some(old.0.clone())),
+        (WriteOp::Swap(_), None) => Reply::Unknown(FORGOTTEN),
+        _ => Reply::Written(outcome),
+    }
 }
 
 /// What a step needs beside the coordinator itself.
@@ -220,7 +240,7 @@ impl Coordinator {
                 return;
             }
             let reply = match ctx.log.image.retries.lookup(request) {
-                Known::Done(outcome) => Some(Reply::Written(outcome)),
+                Known::Done(outcome) => Some(again(ctx.log, &write, request, outcome)),
                 Known::Forgotten if !ctx.off(Rule::RetryForgotten) => Some(Reply::Unknown(FORGOTTEN)),
                 Known::Stranger if write.retry && !ctx.off(Rule::RetryStranger) => Some(Reply::Unknown(FORGOTTEN)),
                 Known::Forgotten | Known::Stranger | Known::Never => None,
@@ -234,6 +254,11 @@ impl Coordinator {
         let (op, outcome) = match write.op {
             WriteOp::Put(value) if exists => (Op::Put { key: write.key, value }, Outcome::Updated),
             WriteOp::Put(value) => (Op::Put { key: write.key, value }, Outcome::Created),
+            WriteOp::Swap(value) => {
+                let old = ctx.log.newest(&write.key).map(|old| Blob(Bytes::copy_from_slice(old)));
+                (Op::Swap { key: write.key, value, old }, if exists { Outcome::Updated } else { Outcome::Created })
+            }
+            WriteOp::Probe => (Op::Noop, Outcome::Missing),
             WriteOp::Delete if exists => (Op::Delete { key: write.key }, Outcome::Deleted),
             WriteOp::Delete => (Op::Noop, Outcome::Missing),
         };
@@ -362,7 +387,7 @@ impl Coordinator {
         let (waiting, out) = (&mut self.waiting, &mut *ctx.out);
         ctx.log.commit_to(everywhere, |entry| {
             for (token, _) in waiting.remove(&entry.id.seq).unwrap_or_default() {
-                out.push(Action::Reply { token, reply: Reply::Written(entry.outcome) });
+                out.push(Action::Reply { token, reply: reply_to(entry) });
             }
         });
     }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use common::{ClientId, Entry, Epoch, LogId, Outcome, RequestId, Rule, Seq, Slot, Switches, View};
+use common::{ClientId, Entry, Epoch, LogId, Op, Outcome, RequestId, Rule, Seq, Slot, Switches, View};
 
 use super::action::Action;
 use crate::storage::SlotImage;
@@ -152,7 +152,7 @@ impl Log {
         for entry in self.image.tail.drain(..count) {
             self.image.map.apply(&entry.op);
             if let Some(request) = &entry.request {
-                self.image.retries.record(request, entry.outcome);
+                self.image.retries.record_entry(&entry);
                 self.requests.remove(&(request.client, request.seq));
             }
             if let Some(key) = entry.op.key()
@@ -227,6 +227,15 @@ impl Log {
         match self.dirty(key) {
             Some(entry) => entry.outcome != Outcome::Deleted,
             None => self.image.map.get(key).is_some(),
+        }
+    }
+
+    /// The value of `key` once everything in the log is applied.
+    pub(super) fn newest(&self, key: &[u8]) -> Option<&[u8]> {
+        match self.dirty(key).map(|entry| &entry.op) {
+            Some(Op::Put { value, .. } | Op::Swap { value, .. }) => Some(value),
+            Some(Op::Delete { .. } | Op::Noop) => None,
+            None => self.image.map.get(key),
         }
     }
 

@@ -12,6 +12,7 @@
 mod action;
 mod audit;
 mod coordinator;
+mod explain;
 mod follower;
 mod inspect;
 mod lease;
@@ -30,7 +31,7 @@ use common::text::encode_page;
 use common::view::Part;
 use common::{BootId, Epoch, NodeId, Rule, Slot, Switches, Time, Timing, View};
 
-pub use self::action::{Action, Audited, Event, Read, Refusal, Reply, Scan, Token, Write, WriteOp};
+pub use self::action::{Action, Audited, Event, Extent, Read, Refusal, Reply, Scan, Token, Told, Write, WriteOp};
 use self::coordinator::{Coordinator, Ctx, Phase};
 use self::follower::Follower;
 use self::lease::Leases;
@@ -417,6 +418,23 @@ impl Replica {
         self.wait_to_read(now, want, token, out).map_or(Scan::Later, Scan::Refused)
     }
 
+    /// Counts the records and finds the outermost keys: linearizable like a read, of all keys at once. None: the answer
+    /// comes as an [`Action::Reply`]. `now` must have been read after the question arrived.
+    pub fn extent(&mut self, now: Time, token: Token, out: &mut Vec<Action>) -> Option<Result<Extent, Refusal>> {
+        match self.leave(now, None) {
+            Leave::Now => return Some(Ok(self.extent_now())),
+            Leave::Refused(refusal) => return Some(Err(refusal)),
+            Leave::AskCoordinator | Leave::Confirm | Leave::Wait => {}
+        }
+        self.wait_to_read(now, Want::Extent, token, out).map(Err)
+    }
+
+    fn extent_now(&self) -> Extent {
+        let map = &self.log.image.map;
+        let (first, last) = (map.first().map(Bytes::copy_from_slice), map.last().map(Bytes::copy_from_slice));
+        Extent { records: map.len() as u64, first, last }
+    }
+
     /// Lets a read wait, unless too many do.
     fn wait_to_read(&mut self, now: Time, want: Want, token: Token, out: &mut Vec<Action>) -> Option<Refusal> {
         if self.reads.waiting.len() >= MAX_WAITING {
@@ -436,7 +454,7 @@ impl Replica {
             && let Some(entry) = self.log.dirty(key)
         {
             return match &entry.op {
-                common::Op::Put { value, .. } => Some(value),
+                common::Op::Put { value, .. } | common::Op::Swap { value, .. } => Some(value),
                 _ => None,
             };
         }
@@ -500,7 +518,7 @@ impl Replica {
         if waiting.need == Need::Leave {
             let key: Option<&[u8]> = match &waiting.asker {
                 Asker::Client { want: Want::Key(key), .. } => Some(key),
-                Asker::Client { want: Want::Page { .. }, .. } => None,
+                Asker::Client { want: Want::Page { .. } | Want::Extent, .. } => None,
                 // Asked as a coordinator, where no key is dirty to a reader.
                 Asker::Member { .. } => Some(&[]),
             };
@@ -550,6 +568,7 @@ impl Replica {
             Asker::Client { want, token } => {
                 let reply = match want {
                     Want::Key(key) => Reply::Value(self.value(key).map(|value| reads::shared(value, out))),
+                    Want::Extent => Reply::Extent(self.extent_now()),
                     Want::Page { last, after } => {
                         Reply::Page(encode_page(*last, self.log.image.map.after(after.as_deref())))
                     }

@@ -53,7 +53,7 @@ impl Parked {
 fn weight(write: &Write) -> usize {
     write.key.len()
         + match &write.op {
-            WriteOp::Put(value) => value.len(),
-            WriteOp::Delete => 0,
+            WriteOp::Put(value) | WriteOp::Swap(value) => value.len(),
+            WriteOp::Delete | WriteOp::Probe => 0,
         }
 }

@@ -25,6 +25,8 @@ pub(super) enum Want {
     Key(Bytes),
     /// The records after this key, or from the first; `last` is the slot's last position.
     Page { last: Position, after: Option<Bytes> },
+    /// How many records there are, and the outermost keys.
+    Extent,
 }
 
 /// What a read waits for.

@@ -25,6 +25,8 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => (some_bytes(), some_bytes()).prop_map(|(key, value)| Op::Put { key, value }),
         1 => some_bytes().prop_map(|key| Op::Delete { key }),
+        1 => (some_bytes(), some_bytes(), proptest::option::of(some_bytes()))
+            .prop_map(|(key, value, old)| Op::Swap { key, value, old: old.map(common::blob::Blob) }),
         1 => Just(Op::Noop),
     ]
 }

@@ -130,6 +130,7 @@ fn put_op(out: &mut Vec<u8>, op: &Op) {
             json::bytes(out, key);
             out.extend_from_slice(b"}}");
         }
+        Op::Swap { .. } => json::value(out, op),
         Op::Noop => out.extend_from_slice(b"\"noop\""),
     }
 }

@@ -93,9 +93,7 @@ impl SlotImage {
         let split = self.tail.partition_point(|entry| entry.id.seq <= seq);
         for entry in self.tail.drain(..split) {
             self.map.apply(&entry.op);
-            if let Some(request) = &entry.request {
-                self.retries.record(request, entry.outcome);
-            }
+            self.retries.record_entry(&entry);
             self.base = Some(entry.id);
         }
     }

@@ -96,7 +96,7 @@ impl SlotMap {
     /// Applies a committed operation.
     pub fn apply(&mut self, op: &Op) {
         match op {
-            Op::Put { key, value } => self.put(key, value),
+            Op::Put { key, value } | Op::Swap { key, value, .. } => self.put(key, value),
             Op::Delete { key } => self.delete(key),
             Op::Noop => {}
         }
@@ -129,6 +129,18 @@ impl SlotMap {
     pub fn after(&self, after: Option<&[u8]>) -> impl Iterator<Item = (&[u8], &[u8])> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.records.range::<[u8], _>((start, Bound::Unbounded)).map(|(key, value)| (&**key, value.value()))
+    }
+
+    /// The first key, in the order of bytes.
+    #[must_use]
+    pub fn first(&self) -> Option<&[u8]> {
+        self.records.first_key_value().map(|(key, _)| &**key)
+    }
+
+    /// The last key.
+    #[must_use]
+    pub fn last(&self) -> Option<&[u8]> {
+        self.records.last_key_value().map(|(key, _)| &**key)
     }
 
     /// The leaf a key belongs to.

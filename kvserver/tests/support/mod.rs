@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::clock;
+use common::text::Whole;
 use kvserver::node::{Node, NodeOptions};
 use kvserver::replica::{Read, Reply, Write, WriteOp};
 use kvserver::replies::{Registered, Replies};
@@ -96,6 +97,27 @@ impl Server {
         match now {
             Some(reply) => reply,
             None => self.answer(token.index).await,
+        }
+    }
+
+    pub async fn getset(&self, key: &str, value: &str) -> Reply {
+        let token = self.token();
+        let op = WriteOp::Swap(Bytes::copy_from_slice(value.as_bytes()));
+        let write = Write { key: Bytes::copy_from_slice(key.as_bytes()), op, request: None, retry: false };
+        self.node.write(clock::now(), write, token);
+        self.answer(token.index).await
+    }
+
+    /// A question about the whole cluster: the reply's first word, and the rest.
+    pub async fn ask(&self, whole: Whole<'_>) -> (&'static str, String) {
+        let token = self.token();
+        self.node.question(&whole, token);
+        match self.answer(token.index).await {
+            Reply::Told(told) => {
+                let text = told.text.map_or(String::new(), |text| String::from_utf8_lossy(&text).into_owned());
+                (told.word, text)
+            }
+            other => panic!("{whole:?}: {other:?}"),
         }
     }
 
