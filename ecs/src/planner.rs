@@ -305,9 +305,16 @@ mod tests {
     }
 
     #[test]
-    fn of_equally_loaded_neighbours_the_more_even_ones_are_chosen() {
+    fn the_fullest_server_gives_even_if_other_neighbours_carry_as_much() {
         let plan = join(&ring_of(&[13, 2, 10, 5, 2]), NEW, 1);
-        assert_eq!(shares(&plan.homes), [13, 2, 5, 5, 2, 5]);
+        assert_eq!(shares(&plan.homes), [7, 2, 10, 5, 2, 6]);
+    }
+
+    #[test]
+    fn of_equally_loaded_neighbours_the_more_even_ones_are_chosen() {
+        // Two are the fullest: wherever the newcomer lands, the largest share stays.
+        let plan = join(&ring_of(&[8, 2, 8, 1, 5, 5, 1, 2]), NEW, 1);
+        assert_eq!(shares(&plan.homes), [8, 2, 8, 1, 4, 3, 1, 2, 3]);
     }
 
     #[test]
