@@ -184,7 +184,7 @@ pub(super) fn answers(data: &[u8]) {
             Answer::Page(page) => assert_eq!(seen[0].1, page),
             Answer::Told { text: Some(text), .. } => assert_eq!(seen[0].1, text),
             Answer::Unknown { .. } | Answer::SwapUnknown { .. } => {
-                assert!(seen[0].2, "unknown stays unknown: {seen:?}")
+                assert!(seen[0].2, "unknown stays unknown: {seen:?}");
             }
             Answer::Failed(text) if !text.starts_with("unknown outcome") => assert!(!seen[0].2),
             _ => {}

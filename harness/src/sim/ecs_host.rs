@@ -268,7 +268,7 @@ impl World {
         self.ecs_handle(match msg {
             FromServer::Register { info, cluster, rejoin, seen } => {
                 Happening::Register { conn, info, cluster, rejoin, seen }
-            },
+            }
             FromServer::Stopping => Happening::Stopping { conn },
             FromServer::Wish { id, wish } => Happening::Wish { conn, id, wish },
             FromServer::Ask(asks) => Happening::Ask { conn, asks },

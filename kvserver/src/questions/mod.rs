@@ -205,7 +205,7 @@ impl Node {
         let (servers, ecs) = tokio::join!(self.ask_all(&Ask::Standing, until), ask::ecs(self, r#""status""#, until));
         let ecs =
             ecs.and_then(|line| serde_json::from_str(&line).map_err(|error| format!("it says nonsense: {error}")));
-        report::cluster(self, &servers, ecs)
+        report::cluster(self, &servers, &ecs)
     }
 
     async fn explain(self: &Arc<Self>, key: &Blob, until: Instant) -> serde_json::Value {

@@ -108,7 +108,7 @@ fn copy(info: &NodeInfo, in_sync: bool, holding: Result<&Holding, &str>) -> Valu
 }
 
 /// How every server stands, what is short, and what is going on.
-pub(super) fn cluster(node: &Node, servers: &[Said], ecs: Result<Value, String>) -> Value {
+pub(super) fn cluster(node: &Node, servers: &[Said], ecs: &Result<Value, String>) -> Value {
     let (views, version) = node.with_topology(|topology| (topology.views.clone(), topology.version));
     let copies = node.serving_state().map_or(1, |serving| usize::from(serving.cluster.replicas) + 1);
     let up = servers.iter().filter(|(info, _)| info.state != NodeState::Down).count();
@@ -142,7 +142,7 @@ pub(super) fn cluster(node: &Node, servers: &[Said], ecs: Result<Value, String>)
     if short.iter().any(|(_, have)| *have < wanted) {
         troubles.push(format!("{} slots have fewer copies than they could", short.len()));
     }
-    if let (false, Err(why)) = (node.standalone(), &ecs) {
+    if let (false, Err(why)) = (node.standalone(), ecs) {
         troubles.push(why.clone());
     }
     let health = match () {
