@@ -21,6 +21,9 @@ pub enum FromServer {
         /// Its operator wants it in even if it was sent away, with whatever its directory holds.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         rejoin: bool,
+        /// The highest epoch that its directory knows: an ECS with an older state must not make views on its account.
+        #[serde(default)]
+        seen: Epoch,
     },
     /// Changes asked for: each is a compare-and-set. Repeated until a newer view arrives.
     Ask(Vec<Ask>),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use common::control::{Ask, FromEcs, Heartbeat, Report, Wish};
 use common::peer::Identity;
 use common::view::NodeInfo;
-use common::{ClusterId, NodeId};
+use common::{ClusterId, Epoch, NodeId};
 
 use crate::cluster::Command;
 
@@ -38,6 +38,8 @@ pub enum Event {
         cluster: Option<ClusterId>,
         /// Its operator wants it in even if it was sent away.
         rejoin: bool,
+        /// The highest epoch it knows.
+        seen: Epoch,
     },
     /// A control connection has ended, whoever ended it.
     Closed {

@@ -92,8 +92,8 @@ impl Ecs {
     pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Action>) {
         let mut found = Vec::new();
         match event {
-            Event::Register { conn, info, cluster, rejoin } => {
-                self.register(now, conn, Caller { info, cluster, rejoin }, out);
+            Event::Register { conn, info, cluster, rejoin, seen } => {
+                self.register(now, conn, Caller { info, cluster, rejoin, seen }, out);
             }
             Event::Closed { conn } => self.closed(now, conn, &mut found),
             Event::Ask { conn, asks } => self.ask(now, conn, &asks, out),

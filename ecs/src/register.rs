@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use common::control::FromEcs;
 use common::view::{NodeInfo, NodeState};
-use common::{ClusterId, NodeId, Time};
+use common::{ClusterId, Epoch, NodeId, Time};
 
 use crate::change::{Change, Departed, Homes, Parting};
 use crate::cluster::Command;
@@ -22,6 +22,8 @@ pub(crate) struct Caller {
     pub(crate) cluster: Option<ClusterId>,
     /// Whether its operator wants it in even if it was sent away.
     pub(crate) rejoin: bool,
+    /// The highest epoch it knows.
+    pub(crate) seen: Epoch,
 }
 
 /// Why a registration is refused, and what the caller is to do.
@@ -52,6 +54,10 @@ impl Refusal {
 
 impl Ecs {
     pub(crate) fn register(&mut self, now: Time, conn: Conn, caller: Caller, out: &mut Vec<Action>) {
+        if caller.cluster == Some(self.cluster.record().cluster) {
+            // Before anything is decided on its account: a new start of a coordinator would get a view at once.
+            self.beware(now, caller.info.node, caller.seen, out);
+        }
         if let Err(refusal) = self.admissible(&caller) {
             if self.refusing().is_none() {
                 self.detector.note(now, caller.info.node, format!("registration refused: {}", refusal.reason));

@@ -118,7 +118,7 @@ impl Fake {
         control.set_read_timeout(Some(PATIENCE)).unwrap();
         let lines = BufReader::new(control.try_clone().unwrap());
         let mut fake = Fake { info, control, lines, alive, peer, meta: Meta::default() };
-        fake.say(&FromServer::Register { info: fake.info.clone(), cluster, rejoin: false });
+        fake.say(&FromServer::Register { info: fake.info.clone(), cluster, rejoin: false, seen: Epoch(0) });
         fake.beat(&ecs.addr, identity);
         fake
     }

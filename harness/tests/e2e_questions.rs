@@ -1,5 +1,5 @@
 //! Questions that any server answers for the whole cluster, and health by gRPC, with real processes.
-#![allow(clippy::disallowed_methods)] // tests wait with deadlines
+#![allow(clippy::disallowed_methods)] // waits with deadlines, so it reads the clock
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};

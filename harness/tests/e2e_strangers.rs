@@ -225,8 +225,11 @@ fn strangers_and_ten_thousand_accusations_at_the_ecs_evict_nobody() {
     let stranger = NodeInfo { node: NodeId(99), client_addr: "h:9".into(), peer_addr: "h:10".into(), ..info.clone() };
     let evil = NodeInfo { client_addr: format!("x,0,{},evil:1;", "f".repeat(32)), ..stranger.clone() };
     for (info, other) in [(stranger, Some(ClusterId(5))), (evil, None)] {
-        let answer =
-            exchange(cluster.ecs(), &line(&FromServer::Register { info, cluster: other, rejoin: false }), false);
+        let answer = exchange(
+            cluster.ecs(),
+            &line(&FromServer::Register { info, cluster: other, rejoin: false, seen: Epoch(0) }),
+            false,
+        );
         assert!(String::from_utf8_lossy(&answer).contains("refused"), "{}", answer.escape_ascii());
     }
     // Heartbeats of processes that are not: ignored.

@@ -116,7 +116,8 @@ fn registration(node: &Node) -> FromServer {
         admin_addr: options.admin_addr.clone(),
         state: NodeState::Joining,
     };
-    FromServer::Register { info, cluster: me.cluster, rejoin: options.rejoin }
+    let seen = node.with_topology(|topology| topology.highest_epoch).max(node.found_epoch());
+    FromServer::Register { info, cluster: me.cluster, rejoin: options.rejoin, seen }
 }
 
 /// Any server of the ring knows where its ECS is: this was one.

@@ -156,9 +156,10 @@ async fn serve(
             let _ = pulse.send(arrival).await;
             Ok(())
         }
-        FromServer::Register { info, cluster, rejoin } => {
+        FromServer::Register { info, cluster, rejoin, seen } => {
             let conn = Conn(NUMBER.fetch_add(1, Ordering::Relaxed));
-            let ended = control(input, write, conn, Event::Register { conn, info, cluster, rejoin }, shared).await;
+            let ended =
+                control(input, write, conn, Event::Register { conn, info, cluster, rejoin, seen }, shared).await;
             drop(permit);
             ended
         }
@@ -209,7 +210,9 @@ async fn hear(input: &mut Reader, conn: Conn, shared: &Shared) -> std::io::Resul
             FromServer::Goodbye => Event::Goodbye { conn },
             FromServer::Stopping => Event::Stopping { conn },
             FromServer::Wish { id, wish } => Event::Wish { conn, id, wish },
-            FromServer::Register { info, cluster, rejoin } => Event::Register { conn, info, cluster, rejoin },
+            FromServer::Register { info, cluster, rejoin, seen } => {
+                Event::Register { conn, info, cluster, rejoin, seen }
+            }
             FromServer::Heartbeat(_) => continue,
         };
         let input = match place {

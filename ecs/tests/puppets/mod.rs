@@ -270,7 +270,8 @@ impl Theatre {
             let (info, cluster) = (puppet.info(), puppet.cluster);
             self.conns.insert(conn, name);
             let rejoin = puppet.rejoin;
-            self.tell(Event::Register { conn, info, cluster, rejoin });
+            let seen = puppet.views.values().map(|view| view.epoch).max().unwrap_or_default();
+            self.tell(Event::Register { conn, info, cluster, rejoin, seen });
         }
         self.beat(name);
         let Some(puppet) = self.puppets.get_mut(&name) else { return };

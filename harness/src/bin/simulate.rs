@@ -201,19 +201,25 @@ fn caught(rule: Rule, args: &Args) -> bool {
     let (ran, begun) = (AtomicU64::new(0), Instant::now());
     let caught: Mutex<Option<(u64, String)>> = Mutex::new(None);
     let options = Options { switches: common::Switches::without(rule), aim: Some(rule), ..Options::default() };
-    each(args.from, args.seeds, args.jobs, |_| options, |outcome| {
-        ran.fetch_add(1, Ordering::Relaxed);
-        let Some(text) = outcome.violation else { return false };
-        // What goes wrong with the rule as well says nothing about it.
-        let with = Options { switches: common::Switches::default(), ..options };
-        if let Some(text) = run(outcome.seed, with).violation {
-            println!("seed {} --aim {}: VIOLATION with all rules: {text}", outcome.seed, rule.name());
-            return false;
-        }
-        let Ok(mut caught) = caught.lock() else { return true };
-        caught.get_or_insert((outcome.seed, text));
-        true
-    });
+    each(
+        args.from,
+        args.seeds,
+        args.jobs,
+        |_| options,
+        |outcome| {
+            ran.fetch_add(1, Ordering::Relaxed);
+            let Some(text) = outcome.violation else { return false };
+            // What goes wrong with the rule as well says nothing about it.
+            let with = Options { switches: common::Switches::default(), ..options };
+            if let Some(text) = run(outcome.seed, with).violation {
+                println!("seed {} --aim {}: VIOLATION with all rules: {text}", outcome.seed, rule.name());
+                return false;
+            }
+            let Ok(mut caught) = caught.lock() else { return true };
+            caught.get_or_insert((outcome.seed, text));
+            true
+        },
+    );
     let (ran, name, seconds) = (ran.into_inner(), rule.name(), begun.elapsed().as_secs_f64());
     match caught.into_inner().unwrap_or_default() {
         Some((seed, text)) => {

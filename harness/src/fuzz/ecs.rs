@@ -61,9 +61,9 @@ impl Stage {
         let known = self.conns.get(&(bits & 3)).copied();
         let event = match (message, known) {
             (FromServer::Heartbeat(beat), _) => Event::Heartbeat(beat),
-            (FromServer::Register { info, cluster, rejoin }, known) => {
+            (FromServer::Register { info, cluster, rejoin, seen }, known) => {
                 let conn = known.unwrap_or_else(|| self.open(bits & 3));
-                Event::Register { conn, info, cluster, rejoin }
+                Event::Register { conn, info, cluster, rejoin, seen }
             }
             (FromServer::Ask(asks), Some(conn)) => Event::Ask { conn, asks },
             (FromServer::Report(report), Some(conn)) => Event::Report { conn, report },

@@ -251,8 +251,8 @@ pub(super) fn from_server(node: u64, boot: u64) -> Vec<FromServer> {
     let expand = Change::Expand { node: NodeId(2), store: StoreUuid(12), boot: BootId(1) };
     let changes = [Change::Shrink { node: NodeId(2) }, expand, Change::HandOver { to: NodeId(2) }, Change::StepDown];
     vec![
-        FromServer::Register { info: info(node, boot), cluster: None, rejoin: false },
-        FromServer::Register { info: info(node, boot), cluster: Some(ClusterId(7)), rejoin: true },
+        FromServer::Register { info: info(node, boot), cluster: None, rejoin: false, seen: Epoch(0) },
+        FromServer::Register { info: info(node, boot), cluster: Some(ClusterId(7)), rejoin: true, seen: Epoch(9) },
         FromServer::Ask(changes.into_iter().map(|change| Ask { slot, epoch, change }).collect()),
         FromServer::Report(Report { slots: vec![report], strays: vec![(Slot(2), Epoch(1))] }),
         FromServer::Heartbeat(beat),

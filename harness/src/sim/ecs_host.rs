@@ -266,7 +266,9 @@ impl World {
         self.trace.line(self.now, || format!("ecs <- {conn} {msg:?}"));
         let conn = Conn(conn);
         self.ecs_handle(match msg {
-            FromServer::Register { info, cluster, rejoin } => Happening::Register { conn, info, cluster, rejoin },
+            FromServer::Register { info, cluster, rejoin, seen } => {
+                Happening::Register { conn, info, cluster, rejoin, seen }
+            }
             FromServer::Stopping => Happening::Stopping { conn },
             FromServer::Wish { id, wish } => Happening::Wish { conn, id, wish },
             FromServer::Ask(asks) => Happening::Ask { conn, asks },

@@ -606,11 +606,13 @@ impl World {
         }
         let conn = self.new_conn(s);
         let Some(process) = self.servers[s].process.as_mut() else { return };
+        let seen = process.replicas.iter().filter_map(|replica| replica.view().map(|view| view.epoch)).max();
+        let seen = seen.unwrap_or_default();
         (process.conn, process.welcomed) = (Some(conn), false);
         self.send(
             Party::Server(s),
             Party::Ecs,
-            Wire::ToEcs { conn, msg: FromServer::Register { info, cluster, rejoin: false } },
+            Wire::ToEcs { conn, msg: FromServer::Register { info, cluster, rejoin: false, seen } },
         );
         let again = self.now + self.rng.u64(300_000..900_000);
         self.queue.at(again, Event::Control { server: s, inc, conn });

@@ -145,6 +145,11 @@ impl Node {
         self.serving.get().is_some()
     }
 
+    /// The highest epoch that the data directory knew at the start.
+    pub(crate) fn found_epoch(&self) -> common::Epoch {
+        self.store.highest_epoch()
+    }
+
     /// What the comparisons of copies came to.
     pub(crate) fn audits(&self) -> &Audits {
         &self.audits

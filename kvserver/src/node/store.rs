@@ -54,7 +54,8 @@ impl Store {
     /// Opens the directory and recovers what is in it.
     pub(super) fn open(options: &NodeOptions, reports: &Reports) -> anyhow::Result<(Store, Identity)> {
         let alone = options.ecs.is_empty();
-        let how = StoreOptions { salvage: options.salvage, cluster: alone.then_some(STANDALONE), ..StoreOptions::default() };
+        let how =
+            StoreOptions { salvage: options.salvage, cluster: alone.then_some(STANDALONE), ..StoreOptions::default() };
         let opened = open(&options.data_dir, &how)?;
         let me = opened.dir.identity();
         if !alone && me.cluster == Some(STANDALONE) {
