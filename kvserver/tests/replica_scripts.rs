@@ -490,3 +490,14 @@ fn scripts() {
         goldenscript::run(&mut World::default(), &path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     }
 }
+
+/// Whatever happens to a coordinator makes it look at its clock anew. If that put its next tick off, one with enough to do
+/// would never send again, judge anybody or hand over.
+#[test]
+fn steady_events_do_not_put_off_the_ticks() {
+    let mut script = "view epoch=1 coordinator=1 isr=1/2/3\ndeliver\nbeacons\ndeliver\ncut 3\n".to_owned();
+    script.push_str(&"put 1 a x\nwait 5\ndeliver\n".repeat(200));
+    script.push_str("---\n");
+    let said = goldenscript::generate(&mut World::default(), &script).expect("the script runs");
+    assert!(said.contains("asks e1 Shrink"), "a silent member is reported under steady writes");
+}

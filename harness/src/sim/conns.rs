@@ -107,7 +107,8 @@ impl World {
     /// Bytes arrive at the server.
     pub(super) fn bytes_up(&mut self, s: usize, conn: u32, bytes: &[u8]) {
         let running = self.servers[s].process.is_some().then_some(self.servers[s].inc);
-        let Some(connection) = self.conns.get_mut(&conn) else { return };
+        // What was sent behind refused bytes is refused too, whoever listens by now.
+        let Some(connection) = self.conns.get_mut(&conn).filter(|connection| !connection.dead) else { return };
         match (running, connection.accepted) {
             (Some(inc), None) => connection.accepted = Some(inc),
             (Some(inc), Some(accepted)) if inc == accepted => {}
@@ -122,8 +123,16 @@ impl World {
 
     /// The client will hear that the connection has ended.
     fn refuse(&mut self, conn: u32, how: Failure) {
+        if let Some(connection) = self.conns.get_mut(&conn) {
+            connection.dead = true;
+        }
         let at = self.now + self.rng.u64(50..5_000);
         self.queue.at(at, Event::ConnEnds { conn, how });
+    }
+
+    /// Bytes of this connection were lost with the process that had them: nothing behind them arrives either.
+    pub(super) fn drop_conn(&mut self, conn: u32) {
+        self.refuse(conn, Failure::ClosedAfterSend);
     }
 
     /// A process has died: its machine says so to all who were connected.

@@ -494,6 +494,7 @@ impl World {
         self.net.heal();
         self.release_held();
         for s in 0..self.servers.len() {
+            self.servers[s].fuse = None;
             self.disk(s, Mood::Well);
             if self.servers[s].paused {
                 self.resume(Party::Server(s));

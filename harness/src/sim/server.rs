@@ -263,8 +263,14 @@ impl World {
         server.files.close();
         server.paused = false;
         server.fuse = None;
-        server.deferred.clear();
+        let unread = std::mem::take(&mut server.deferred);
         let inc = server.inc;
+        // What a stopped process had not read dies with it, and with it the connection.
+        for event in unread {
+            if let Event::Deliver { wire: Wire::Bytes { conn, .. }, .. } = event {
+                self.drop_conn(conn);
+            }
+        }
         if !power {
             self.hang_up(s, inc);
         }
