@@ -27,10 +27,14 @@ pub enum Moment {
     WalkBegins,
     /// A catch-up by content ends.
     WalkEnds,
+    /// A join, a leave or a move of slots has just begun.
+    ChangeBegins,
+    /// A server has gone for good, and has not been told yet.
+    Departs,
 }
 
 impl Moment {
-    const ALL: [Moment; 8] = [
+    const ALL: [Moment; 10] = [
         Moment::Expanded,
         Moment::Shrunk,
         Moment::FailedOver,
@@ -39,6 +43,8 @@ impl Moment {
         Moment::AsksHandOver,
         Moment::WalkBegins,
         Moment::WalkEnds,
+        Moment::ChangeBegins,
+        Moment::Departs,
     ];
 }
 

@@ -64,10 +64,18 @@ pub enum Kind {
     FsyncFails,
     /// A server dies between two actions of one step.
     Midway,
+    /// A server is told to leave.
+    Leave,
+    /// A server is sent away through another, whether it runs or not.
+    SendAway,
+    /// Slots are evened out.
+    Rebalance,
+    /// A change of membership is called off, or looked at.
+    Word,
 }
 
 impl Kind {
-    const ALL: [(Kind, u32); 27] = [
+    const ALL: [(Kind, u32); 31] = [
         (Kind::Kill, 12),
         (Kind::PowerCut, 8),
         (Kind::PowerCutTwo, 3),
@@ -95,6 +103,10 @@ impl Kind {
         (Kind::Damage, 4),
         (Kind::FsyncFails, 4),
         (Kind::Midway, 8),
+        (Kind::Leave, 4),
+        (Kind::SendAway, 4),
+        (Kind::Rebalance, 4),
+        (Kind::Word, 3),
     ];
 
     /// A run's own mix: some kinds not at all, some far more often than usual.
@@ -143,6 +155,10 @@ impl Kind {
             Kind::Damage => "fault: damaged directory",
             Kind::FsyncFails => "fault: failed fsync",
             Kind::Midway => "fault: death in mid-step",
+            Kind::Leave => "fault: told to leave",
+            Kind::SendAway => "fault: sent away",
+            Kind::Rebalance => "fault: rebalancing",
+            Kind::Word => "fault: a change called off or looked at",
         }
     }
 }
@@ -261,6 +277,10 @@ impl World {
             }
             Kind::Midway => self.servers[s].fuse = Some(self.rng.u32(1..40)),
             Kind::Restart => self.restart(s),
+            Kind::Leave => return self.order_leave(s),
+            Kind::SendAway => return self.order_removal(s),
+            Kind::Rebalance => self.order(s, "rebalance"),
+            Kind::Word => self.order_word(s),
             _ => return self.cut(kind, s),
         }
         true
@@ -272,7 +292,7 @@ impl World {
     }
 
     /// How long something stays bad: mostly short, sometimes long enough for every timeout there is.
-    fn spell(&mut self) -> std::ops::Range<u64> {
+    pub(super) fn spell(&mut self) -> std::ops::Range<u64> {
         match self.rng.u8(0..10) {
             0..4 => 20_000..300_000,
             4..8 => 300_000..1_500_000,
@@ -295,6 +315,9 @@ impl World {
     }
 
     fn restart(&mut self, s: usize) {
+        if self.rng.bool() {
+            return self.step_down(s);
+        }
         self.to_ecs(s, common::control::FromServer::Goodbye);
         self.crash(s, false);
     }
@@ -391,8 +414,11 @@ impl World {
     }
 
     fn join(&mut self) -> bool {
-        let Some(s) = (0..self.servers.len()).find(|s| !self.servers[*s].used && !self.servers[*s].starting) else {
-            return false;
+        let free = |s: &usize| !self.servers[*s].used && !self.servers[*s].starting;
+        let Some(s) = (0..self.servers.len()).find(free) else {
+            let Some(s) = (0..self.servers.len()).find(|s| self.servers[*s].gone.is_some()) else { return false };
+            self.come_back(s);
+            return true;
         };
         self.start_later(s, 100..10_000);
         true
@@ -499,7 +525,8 @@ impl World {
             if self.servers[s].paused {
                 self.resume(Party::Server(s));
             }
-            if self.servers[s].used && self.servers[s].process.is_none() {
+            let expected = self.servers[s].used && self.servers[s].gone.is_none();
+            if expected && self.servers[s].process.is_none() {
                 self.start_later(s, 1_000..200_000);
             }
             for peer in (0..self.servers.len()).filter(|peer| *peer != s) {
