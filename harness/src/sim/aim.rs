@@ -38,6 +38,11 @@ pub(super) fn at(plan: &mut Plan, rule: Rule, rng: &mut fastrand::Rng) {
         | Rule::StaleRound => reads(plan, rule),
         Rule::RetryInFlight | Rule::RetryForgotten | Rule::RetryStranger => retries(plan, rule),
         Rule::ClaimKept | Rule::WalkBlind => walks(plan),
+        Rule::TrustCopy => {
+            (plan.servers, plan.starters) = (5, 3);
+            plan.only(&[(Kind::CopyDirectory, 20), (Kind::SlowDisk, 4), (Kind::Kill, 2)]);
+        }
+        Rule::OldState => plan.only(&[(Kind::OldState, 20), (Kind::Kill, 6), (Kind::Restart, 4)]),
         Rule::KeepCondemned => {
             plan.trio();
             plan.only(&[(Kind::Rot, 20), (Kind::Restart, 2), (Kind::SlowDisk, 2)]);

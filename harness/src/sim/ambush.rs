@@ -178,7 +178,8 @@ impl World {
     }
 
     fn machine(&self, node: NodeId) -> Option<usize> {
-        self.servers.iter().position(|server| server.node == node)
+        let machines = self.servers.iter().enumerate().filter(|(_, server)| server.node == node);
+        machines.max_by_key(|(s, server)| (server.boot, std::cmp::Reverse(*s))).map(|(s, _)| s)
     }
 
     fn spring(&mut self, trap: Trap, step: Step<'_>) -> bool {

@@ -136,7 +136,8 @@ impl World {
         let there: Vec<usize> = (0..self.servers.len()).filter(|s| self.servers[*s].takes_part()).collect();
         let anyone = if there.is_empty() { 0 } else { there[self.rng.usize(..there.len())] };
         let slot = self.slot_of(key);
-        let Some(known) = self.clients[c].route[usize::from(slot.0)] else { return anyone };
+        let known = self.clients[c].route[usize::from(slot.0)].filter(|s| self.servers[*s].takes_part());
+        let Some(known) = known else { return anyone };
         let stray = !self.clients[c].resting
             && self.rng.u32(0..100) < if read { self.plan.stray + 40 } else { self.plan.stray };
         if stray { anyone } else { known }

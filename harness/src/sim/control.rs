@@ -58,7 +58,7 @@ impl World {
     /// Makes a control connection if there is none, or if `conn` is the present one and is broken or unanswered.
     pub(super) fn control(&mut self, s: usize, conn: u64) {
         let broken = self.conn_broken(conn);
-        let info = self.servers[s].info(s);
+        let info = self.servers[s].info();
         let server = &mut self.servers[s];
         let (inc, cluster, rejoin) = (server.inc, server.cluster, server.rejoin);
         let Some(process) = server.process.as_mut() else { return };
@@ -90,6 +90,7 @@ impl World {
         match msg {
             FromEcs::Welcome { cluster, meta } => {
                 process.welcomed = true;
+                self.servers[s].dubious = false;
                 self.servers[s].cluster = Some(cluster.cluster);
                 if let Err(why) = self.servers[s].files.bind(cluster.cluster, cluster.slots) {
                     return self.fail(format!("s{s}: {why}"));
@@ -123,9 +124,7 @@ impl World {
                     self.reply(s, token, Reply::Page(told(&granted)));
                 }
             }
-            FromEcs::Fenced { reason } => {
-                self.fail(format!("s{s} is fenced though it is its node's only process: {reason}"));
-            }
+            FromEcs::Fenced { reason } => self.fenced(s, &reason),
         }
     }
 
@@ -173,12 +172,21 @@ impl World {
 
     /// The ECS refuses this server for good. That is right if it was sent away, and for nobody else.
     fn turned_away(&mut self, s: usize, reason: &str) {
-        let node = self.servers[s].node;
-        if self.ecs.durable().departed(node).is_none() {
+        let sent_away = self.ecs.durable().departed(self.servers[s].node).is_some();
+        if !sent_away && !self.servers[s].dubious && !self.has_twin(s) {
             return self.fail(format!("s{s} is refused for good: {reason}"));
         }
-        self.stats.bump("servers turned away");
-        self.go_away(s, Gone::Removed);
+        self.stats.bump(if sent_away { "servers turned away" } else { "old directories turned away" });
+        self.go_away(s, if sent_away && !self.servers[s].dubious { Gone::Removed } else { Gone::Copied });
+    }
+
+    /// Another process runs with this identity.
+    fn fenced(&mut self, s: usize, reason: &str) {
+        if !self.has_twin(s) {
+            return self.fail(format!("s{s} is fenced though it is its node's only process: {reason}"));
+        }
+        self.stats.bump("servers fenced");
+        self.go_away(s, Gone::Copied);
     }
 
     fn go_away(&mut self, s: usize, how: Gone) {

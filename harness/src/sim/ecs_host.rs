@@ -11,6 +11,7 @@ use ecs::store::Store;
 use ecs::{Cluster, Command};
 
 use super::clock::Clock;
+use super::faults::FaultEvent;
 use super::queue::Event;
 use super::wire::{Party, Wire};
 use super::world::World;
@@ -92,12 +93,12 @@ impl EcsHost {
 
     /// The views that are durable and may have been told: what invariants are about.
     pub(super) fn views(&self) -> &[View] {
-        self.durable.views()
+        self.durable().views()
     }
 
-    /// The state that is durable.
+    /// The state that is durable; while an old one is in use, the newest.
     pub(super) fn durable(&self) -> &Cluster {
-        &self.durable
+        self.newest.as_ref().map_or(&self.durable, |(_, cluster)| cluster)
     }
 
     /// Whether `found` is the durable state with one more command.
@@ -149,6 +150,39 @@ impl World {
         self.decided();
         self.trace.line(now, || "ecs starts".to_string());
         self.ecs_wake();
+    }
+
+    /// The ECS comes back with a directory that is older than the cluster; false if there is none, or the moment is bad.
+    pub(super) fn old_state(&mut self) -> bool {
+        let older = self.ecs.kept.as_ref().is_some_and(|(_, kept)| kept.epoch() < self.ecs.durable.epoch());
+        if !older || self.ecs.newest.is_some() || !self.all_is_well() {
+            return false;
+        }
+        self.stop_ecs(false);
+        let host = &mut self.ecs;
+        let Some((disk, cluster)) = host.kept.take() else { return false };
+        let newest = (std::mem::replace(&mut *host.disk.lock(), disk), std::mem::replace(&mut host.durable, cluster));
+        (host.newest, host.flight) = (Some(newest), None);
+        // Nothing else goes wrong meanwhile: what an ECS that has forgotten all about it would do is not to be known.
+        self.calm_until = self.now + 6_000_000;
+        self.queue.at(self.now + self.rng.u64(10_000..500_000), Event::EcsStart);
+        self.later(1_000_000..5_000_000, FaultEvent::NewestState);
+        true
+    }
+
+    /// The newest directory is put back.
+    pub(super) fn newest_state(&mut self) {
+        if self.ecs.newest.is_none() {
+            return;
+        }
+        self.stop_ecs(false);
+        let host = &mut self.ecs;
+        if let Some((disk, cluster)) = host.newest.take() {
+            *host.disk.lock() = disk;
+            (host.durable, host.flight) = (cluster, None);
+        }
+        let at = self.now + self.rng.u64(10_000..300_000);
+        self.queue.at(at, Event::EcsStart);
     }
 
     pub(super) fn stop_ecs(&mut self, power: bool) {
@@ -215,6 +249,9 @@ impl World {
         }
         self.decided();
         self.change_moments(&command);
+        if self.ecs.newest.is_none() && self.rng.u8(0..40) == 0 {
+            self.ecs.kept = Some((self.ecs.disk.lock().clone(), self.ecs.durable.clone()));
+        }
         self.ecs_perform();
     }
 
@@ -237,13 +274,13 @@ impl World {
     /// Tells the checks and the counters of new views.
     fn decided(&mut self) {
         let mut changed = Vec::new();
-        for view in self.ecs.durable.views() {
+        for view in self.ecs.views() {
             if let Some(old) = self.checks.view(view.slot).filter(|old| old.epoch != view.epoch) {
                 self.stats.changed(old, view);
                 changed.push((old.clone(), view.clone()));
             }
         }
-        self.checks.decided(self.ecs.durable.views());
+        self.checks.decided(self.ecs.views());
         for (old, new) in changed {
             self.view_moments(&old, &new);
         }
@@ -343,8 +380,7 @@ impl World {
 
     /// Finds out at once what a probe will meet, and tells it after a round trip or the probe's patience.
     fn probe(&mut self, node: NodeId, addr: &str) {
-        let index = addr.trim_start_matches('s').split(':').next().and_then(|digits| digits.parse::<usize>().ok());
-        let Some(s) = index.filter(|s| *s < self.servers.len()) else {
+        let Some(s) = self.at(addr) else {
             return self.fail(format!("the ECS probes {addr}, which nobody registered"));
         };
         self.stats.bump("probes");

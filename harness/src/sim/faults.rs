@@ -72,10 +72,18 @@ pub enum Kind {
     Rebalance,
     /// A change of membership is called off, or looked at.
     Word,
+    /// A copy of a running server's directory is started on another machine.
+    CopyDirectory,
+    /// A server comes back with its directory as it was some time ago.
+    RollBack,
+    /// Two stopped servers come back at each other's addresses.
+    Swap,
+    /// The ECS comes back with an older copy of its directory; the newest is put back later.
+    OldState,
 }
 
 impl Kind {
-    const ALL: [(Kind, u32); 31] = [
+    const ALL: [(Kind, u32); 35] = [
         (Kind::Kill, 12),
         (Kind::PowerCut, 8),
         (Kind::PowerCutTwo, 3),
@@ -107,6 +115,10 @@ impl Kind {
         (Kind::SendAway, 4),
         (Kind::Rebalance, 4),
         (Kind::Word, 3),
+        (Kind::CopyDirectory, 4),
+        (Kind::RollBack, 3),
+        (Kind::Swap, 2),
+        (Kind::OldState, 3),
     ];
 
     /// A run's own mix: some kinds not at all, some far more often than usual.
@@ -158,7 +170,11 @@ impl Kind {
             Kind::Leave => "fault: told to leave",
             Kind::SendAway => "fault: sent away",
             Kind::Rebalance => "fault: rebalancing",
-            Kind::Word => "fault: a change called off or looked at",
+            Kind::Word => "fault: a change called off",
+            Kind::CopyDirectory => "fault: copied directory",
+            Kind::RollBack => "fault: rolled-back directory",
+            Kind::Swap => "fault: swapped addresses",
+            Kind::OldState => "fault: old ECS directory",
         }
     }
 }
@@ -185,9 +201,16 @@ pub(super) enum FaultEvent {
     DiskWell(usize),
     /// Messages are no longer lost in numbers.
     LossEnds,
+    /// This kind waits for a moment at which all is well.
+    Lull(Kind),
+    /// The newest copy of the ECS's directory is put back.
+    NewestState,
     /// The faults end and everything is mended.
     Heal,
 }
+
+/// How long it is waited for a moment at which all is well, in microseconds.
+const LULL: u64 = 3_000_000;
 
 impl World {
     pub(super) fn fault(&mut self, event: FaultEvent) {
@@ -205,6 +228,14 @@ impl World {
             FaultEvent::Flap(a, b, left, cut) => self.flap(a, b, left, cut),
             FaultEvent::LagEnds(from, to) => self.net.lag(from, to, 0),
             FaultEvent::DiskWell(s) => self.disk(s, Mood::Well),
+            FaultEvent::Lull(kind) if self.now < self.calm_until => {
+                match self.in_a_lull(kind) {
+                    true => self.happened(kind),
+                    false => self.later(20_000..100_000, FaultEvent::Lull(kind)),
+                }
+            }
+            FaultEvent::Lull(_) => {}
+            FaultEvent::NewestState => self.newest_state(),
             FaultEvent::LossEnds => self.net.burst = 0,
         }
     }
@@ -228,10 +259,14 @@ impl World {
         if let Some(kind) = chosen
             && self.inject(kind)
         {
-            self.trace.line(self.now, || format!("-------- {}", kind.name()));
-            self.stats.bump(kind.name());
-            self.stats.faults += 1;
+            self.happened(kind);
         }
+    }
+
+    fn happened(&mut self, kind: Kind) {
+        self.trace.line(self.now, || format!("-------- {}", kind.name()));
+        self.stats.bump(kind.name());
+        self.stats.faults += 1;
     }
 
     /// A server that runs, preferably one that coordinates something.
@@ -249,7 +284,7 @@ impl World {
             Kind::EcsDown => return self.ecs_down(),
             Kind::Join => return self.join(),
             Kind::JoinTwo => return self.join() && self.join(),
-            Kind::Rot => return self.rot(),
+            Kind::Rot | Kind::OldState | Kind::CopyDirectory => return self.in_a_lull(kind),
             Kind::Loss => {
                 self.net.burst = self.rng.u32(100..500);
                 self.later(50_000..1_500_000, FaultEvent::LossEnds);
@@ -277,6 +312,8 @@ impl World {
             }
             Kind::Midway => self.servers[s].fuse = Some(self.rng.u32(1..40)),
             Kind::Restart => self.restart(s),
+            Kind::RollBack => return self.roll_back(s),
+            Kind::Swap => return self.swap_addresses(s),
             Kind::Leave => return self.order_leave(s),
             Kind::SendAway => return self.order_removal(s),
             Kind::Rebalance => self.order(s, "rebalance"),
@@ -286,7 +323,23 @@ impl World {
         true
     }
 
-    fn later(&mut self, within: std::ops::Range<u64>, event: FaultEvent) {
+    /// What the product can only answer for while everything else is well; if it is not, no more faults come until it is.
+    fn in_a_lull(&mut self, kind: Kind) -> bool {
+        let done = match kind {
+            Kind::Rot => self.rot(),
+            Kind::OldState => self.old_state(),
+            _ => self.copy_directory(),
+        };
+        if done || self.now < self.calm_until {
+            return done;
+        }
+        let at_rest = self.now + LULL;
+        self.calm_until = self.calm_until.max(at_rest);
+        self.later(20_000..100_000, FaultEvent::Lull(kind));
+        false
+    }
+
+    pub(super) fn later(&mut self, within: std::ops::Range<u64>, event: FaultEvent) {
         let at = self.now + self.rng.u64(within);
         self.queue.at(at, Event::Fault(event));
     }
@@ -517,6 +570,7 @@ impl World {
     fn heal(&mut self) {
         self.trace.line(self.now, || "======== everything is mended".to_string());
         self.healed = true;
+        self.newest_state();
         self.net.heal();
         self.release_held();
         for s in 0..self.servers.len() {

@@ -18,6 +18,7 @@ mod clock;
 mod conns;
 mod control;
 mod converge;
+mod directories;
 mod disk;
 mod ecs_host;
 mod faults;

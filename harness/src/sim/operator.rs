@@ -77,7 +77,7 @@ impl World {
     pub(super) fn order_removal(&mut self, s: usize) -> bool {
         let others: Vec<usize> = self.members().into_iter().filter(|o| *o != s).collect();
         let Some(o) = self.rng.choice(&others).copied() else { return false };
-        let name = if self.rng.bool() { format!("s{o}:1") } else { self.servers[o].node.to_string() };
+        let name = if self.rng.bool() { self.servers[o].info().client_addr } else { self.servers[o].node.to_string() };
         self.order(s, &format!("remove {name}"));
         true
     }
@@ -91,7 +91,9 @@ impl World {
 
     /// A server has gone; now and then its owner wants it back.
     pub(super) fn comes_back(&mut self, s: usize) {
-        if !self.plan.tour && self.rng.u8(0..10) < 7 {
+        // Whoever was turned away for what it holds has a place in the cluster still, and is needed there.
+        let needed = self.servers[s].gone == Some(Gone::Copied);
+        if needed || (!self.plan.tour && self.rng.u8(0..10) < 7) {
             let at = self.now + self.rng.u64(300_000..6_000_000);
             self.queue.at(at, Event::Return { server: s });
         }
@@ -100,11 +102,11 @@ impl World {
     /// It is started again: with what it has, or with an empty directory. Who was sent away has to say that it may.
     pub(super) fn come_back(&mut self, s: usize) {
         let Some(how) = self.servers[s].gone else { return };
-        if self.healed {
+        if self.healed && how != Gone::Copied {
             return;
         }
         self.servers[s].gone = None;
-        if self.rng.u8(0..3) == 0 {
+        if how == Gone::Copied || self.rng.u8(0..3) == 0 {
             self.fresh_directory(s);
         } else {
             self.servers[s].rejoin = how == Gone::Removed;
@@ -189,7 +191,7 @@ impl World {
         let (Some(one), Some(via)) = (self.rng.choice(&members).copied(), self.rng.choice(&up).copied()) else { return };
         match one == via || (self.servers[one].awake() && self.rng.bool()) {
             true => self.order(one, "leave"),
-            false => self.order(via, &format!("remove s{one}:1")),
+            false => self.order(via, &format!("remove {}", self.servers[one].info().client_addr)),
         }
     }
 

@@ -162,7 +162,7 @@ impl World {
             return self.round_ends(id);
         }
         for (ask, node, slots) in questions {
-            match self.servers.iter().position(|server| server.node == node) {
+            match self.peer(s, node) {
                 Some(to) if to == s => self.count(s, s, id, ask, &slots),
                 Some(to) => {
                     let wire = Wire::Question { inquiry: id, ask, node, slots };

@@ -53,6 +53,14 @@ pub(super) struct Server {
     pub(super) gone: Option<Gone>,
     /// Its next start is told to take part again though it was sent away.
     pub(super) rejoin: bool,
+    /// Where it listens: its own number, unless addresses were swapped.
+    pub(super) place: usize,
+    /// Its directory as it was at some time.
+    pub(super) kept: Option<Files>,
+    /// Its directory is to be what was kept before the next start.
+    pub(super) rolls_back: bool,
+    /// What it holds is an older copy, of its own or of another's directory, and the ECS has not let it in yet.
+    pub(super) dubious: bool,
 }
 
 /// How a server has gone for good.
@@ -62,6 +70,8 @@ pub(super) enum Gone {
     Left,
     /// It came back and was turned away.
     Removed,
+    /// Its directory was a copy, or another runs with a copy of it.
+    Copied,
 }
 
 /// What runs on a machine.
@@ -127,10 +137,15 @@ impl Server {
             deferred: Vec::new(),
             gone: None,
             rejoin: false,
+            place: index,
+            kept: None,
+            rolls_back: false,
+            dubious: false,
         }
     }
 
-    pub(super) fn info(&self, index: usize) -> NodeInfo {
+    pub(super) fn info(&self) -> NodeInfo {
+        let index = self.place;
         NodeInfo {
             node: self.node,
             store: self.store,
@@ -168,6 +183,9 @@ impl World {
         if std::mem::take(&mut self.servers[s].wipe) && self.expendable(s) {
             self.fresh_directory(s);
         }
+        if std::mem::take(&mut self.servers[s].rolls_back) && self.forgotten(s) {
+            self.put_back(s);
+        }
         let rotten = std::mem::take(&mut self.servers[s].rot) && self.expendable(s);
         let Some(found) = self.open_files(s, rotten) else { return };
         let server = &mut self.servers[s];
@@ -188,7 +206,8 @@ impl World {
         };
         let identity = server.identity();
         self.trace.line(self.now, || format!("s{s} starts as node {} boot {}", identity.node, identity.boot));
-        self.checks.started(s, &identity, &images, self.ecs.views());
+        let views = if self.servers[s].dubious { &[] } else { self.ecs.views() };
+        self.checks.started(s, &identity, &images, views);
         let replicas = (0u16..).map(Slot).zip(images);
         let replicas: Vec<Replica> = replicas.map(|(slot, image)| Replica::new(slot, setup.clone(), image)).collect();
         let server = &mut self.servers[s];
@@ -394,7 +413,7 @@ impl World {
         }
         self.checks.said(s, &self.servers[s].identity(), &msg);
         self.stats.saw(&msg);
-        if let Some(peer) = self.servers.iter().position(|server| server.node == to) {
+        if let Some(peer) = self.peer(s, to) {
             self.send(Party::Server(s), Party::Server(peer), Wire::Peer { from, to, msg });
         }
     }
@@ -513,6 +532,9 @@ impl World {
         let done = server.files.checkpoint(images, (server.node, server.store), stop);
         self.trace.line(now, || format!("s{s} writes a checkpoint{}", if done { "" } else { " and dies of it" }));
         if done {
+            if self.rng.u8(0..6) == 0 {
+                self.servers[s].kept = Some(self.servers[s].files.copied());
+            }
             self.stats.bump("checkpoints");
             let next = now + self.rng.u64(self.plan.checkpoints.clone());
             self.queue.at(next, Event::Checkpoint { server: s, inc });
@@ -551,7 +573,7 @@ impl World {
 
     fn send_pulse(&mut self, s: usize, to: NodeId, pulse: Pulse) {
         let from = self.servers[s].node;
-        if let Some(peer) = self.servers.iter().position(|server| server.node == to) {
+        if let Some(peer) = self.peer(s, to) {
             self.send(Party::Server(s), Party::Server(peer), Wire::Pulse { from, to, pulse });
         }
     }

@@ -45,6 +45,8 @@ pub(super) struct World {
     next_node: u64,
     /// How far a tour is, if this run is one.
     pub(super) tour: Option<Tour>,
+    /// Two machines have had one identity.
+    pub(super) twins: bool,
     pub(super) inquiries: std::collections::BTreeMap<u32, Inquiry>,
     pub(super) next_inquiry: u32,
     pub(super) history: History,
@@ -100,6 +102,7 @@ impl World {
             next_conn: 0,
             next_node: 100,
             tour: plan.tour.then_some(Tour::Growing),
+            twins: false,
             inquiries: std::collections::BTreeMap::new(),
             next_inquiry: 0,
             history: History::default(),
@@ -212,7 +215,7 @@ impl World {
             Event::ConnEnds { conn, how } => self.conn_ends(conn, how),
             Event::Fault(fault) => self.fault(fault),
             Event::Accuse { server } if self.ecs.awake() => {
-                let addr = self.servers[server].info(server).client_addr;
+                let addr = self.servers[server].info().client_addr;
                 self.ecs_handle(ecs::Event::Accuse { addr, why: "timeout".to_string() });
             }
             Event::Accuse { .. } => {}
@@ -339,11 +342,19 @@ impl World {
             _ => {}
         }
         match (to, wire) {
-            (Party::Server(s), Wire::Peer { from, to, msg }) if self.servers[s].node == to => {
+            (Party::Server(s), Wire::Peer { from: node, to, msg }) if self.servers[s].node == to => {
+                if self.twins && !self.hears(s, from, node) {
+                    return;
+                }
+                let from = node;
                 self.trace.slot(self.now, msg.slot(), || format!("s{s} <- node {from} {msg:?}"));
                 self.handle(s, msg.slot(), Happening::Peer { from, msg });
             }
-            (Party::Server(s), Wire::Pulse { from, to, pulse }) if self.servers[s].node == to => {
+            (Party::Server(s), Wire::Pulse { from: node, to, pulse }) if self.servers[s].node == to => {
+                if self.twins && !self.hears(s, from, node) {
+                    return;
+                }
+                let from = node;
                 self.pulse_arrives(s, from, pulse);
             }
             (Party::Server(s), Wire::Question { inquiry, ask, node, slots }) if self.servers[s].node == node => {
@@ -410,8 +421,9 @@ impl World {
 
     /// Every copy that runs, for the checks that look at all of them.
     pub(super) fn copies(&self, slot: Slot) -> Vec<Copy<'_>> {
-        let running =
-            self.servers.iter().enumerate().filter_map(|(s, server)| Some((s, server, server.process.as_ref()?)));
+        let counts = |server: &Server| !self.twins || self.is_the_one(server);
+        let running = self.servers.iter().enumerate().filter(|(_, server)| counts(server));
+        let running = running.filter_map(|(s, server)| Some((s, server, server.process.as_ref()?)));
         running
             .map(|(index, server, process)| Copy {
                 server: index,
@@ -451,7 +463,7 @@ impl World {
         server.store = StoreUuid(0x1000 + u128::from(self.next_node));
         server.boot = common::BootId(0);
         server.cluster = None;
-        server.fuse = None;
+        (server.fuse, server.kept, server.dubious) = (None, None, false);
         self.checks.wiped(s);
     }
 
