@@ -46,11 +46,13 @@ pub enum Rule {
     KeepCondemned,
     TrustCopy,
     OldState,
+    CutFurther,
+    ReadLacking,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Rule; 39] = [
+    pub const ALL: [Rule; 41] = [
         Rule::NoFsync,
         Rule::NoFence,
         Rule::NoEpochMatch,
@@ -90,6 +92,8 @@ impl Rule {
         Rule::KeepCondemned,
         Rule::TrustCopy,
         Rule::OldState,
+        Rule::CutFurther,
+        Rule::ReadLacking,
     ];
 
     /// Its name in the documentation: `no_fsync` for [`Rule::NoFsync`].

@@ -43,6 +43,11 @@ pub(super) fn at(plan: &mut Plan, rule: Rule, rng: &mut fastrand::Rng) {
             plan.only(&[(Kind::CopyDirectory, 20), (Kind::SlowDisk, 4), (Kind::Kill, 2)]);
         }
         Rule::OldState => plan.only(&[(Kind::OldState, 20), (Kind::Kill, 6), (Kind::Restart, 4)]),
+        Rule::CutFurther | Rule::ReadLacking => {
+            plan.trio();
+            plan.think = rng.u64(1_000..4_000);
+            plan.only(&[(Kind::Amnesia, 20), (Kind::Lag, 4)]);
+        }
         Rule::KeepCondemned => {
             plan.trio();
             plan.only(&[(Kind::Rot, 20), (Kind::Restart, 2), (Kind::SlowDisk, 2)]);

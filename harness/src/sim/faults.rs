@@ -80,10 +80,12 @@ pub enum Kind {
     Swap,
     /// The ECS comes back with an older copy of its directory; the newest is put back later.
     OldState,
+    /// A server comes back without the last entries it had fsynced.
+    Amnesia,
 }
 
 impl Kind {
-    const ALL: [(Kind, u32); 35] = [
+    const ALL: [(Kind, u32); 36] = [
         (Kind::Kill, 12),
         (Kind::PowerCut, 8),
         (Kind::PowerCutTwo, 3),
@@ -119,6 +121,7 @@ impl Kind {
         (Kind::RollBack, 3),
         (Kind::Swap, 2),
         (Kind::OldState, 3),
+        (Kind::Amnesia, 4),
     ];
 
     /// A run's own mix: some kinds not at all, some far more often than usual.
@@ -175,6 +178,7 @@ impl Kind {
             Kind::RollBack => "fault: rolled-back directory",
             Kind::Swap => "fault: swapped addresses",
             Kind::OldState => "fault: old ECS directory",
+            Kind::Amnesia => "fault: a disk that lied",
         }
     }
 }
@@ -284,7 +288,7 @@ impl World {
             Kind::EcsDown => return self.ecs_down(),
             Kind::Join => return self.join(),
             Kind::JoinTwo => return self.join() && self.join(),
-            Kind::Rot | Kind::OldState | Kind::CopyDirectory => return self.in_a_lull(kind),
+            Kind::Rot | Kind::Amnesia | Kind::OldState | Kind::CopyDirectory => return self.in_a_lull(kind),
             Kind::Loss => {
                 self.net.burst = self.rng.u32(100..500);
                 self.later(50_000..1_500_000, FaultEvent::LossEnds);
@@ -327,6 +331,7 @@ impl World {
     fn in_a_lull(&mut self, kind: Kind) -> bool {
         let done = match kind {
             Kind::Rot => self.rot(),
+            Kind::Amnesia => self.forget(),
             Kind::OldState => self.old_state(),
             _ => self.copy_directory(),
         };
