@@ -12,6 +12,7 @@ use super::plan::Plan;
 
 /// Bends `plan` towards showing that `rule` is missing.
 pub(super) fn at(plan: &mut Plan, rule: Rule, rng: &mut fastrand::Rng) {
+    plan.tour = false;
     plan.busy(rng);
     match rule {
         Rule::NoFsync | Rule::ForgetView | Rule::NoRecoverySync => storage(plan, rule),

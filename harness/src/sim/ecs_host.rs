@@ -249,7 +249,7 @@ impl World {
         }
         self.decided();
         self.change_moments(&command);
-        if self.ecs.newest.is_none() && self.rng.u8(0..40) == 0 {
+        if self.ecs.newest.is_none() && self.rng.u8(0..12) == 0 {
             self.ecs.kept = Some((self.ecs.disk.lock().clone(), self.ecs.durable.clone()));
         }
         self.ecs_perform();

@@ -232,12 +232,10 @@ impl World {
             FaultEvent::Flap(a, b, left, cut) => self.flap(a, b, left, cut),
             FaultEvent::LagEnds(from, to) => self.net.lag(from, to, 0),
             FaultEvent::DiskWell(s) => self.disk(s, Mood::Well),
-            FaultEvent::Lull(kind) if self.now < self.calm_until => {
-                match self.in_a_lull(kind) {
-                    true => self.happened(kind),
-                    false => self.later(20_000..100_000, FaultEvent::Lull(kind)),
-                }
-            }
+            FaultEvent::Lull(kind) if self.now < self.calm_until => match self.in_a_lull(kind) {
+                true => self.happened(kind),
+                false => self.later(20_000..100_000, FaultEvent::Lull(kind)),
+            },
             FaultEvent::Lull(_) => {}
             FaultEvent::NewestState => self.newest_state(),
             FaultEvent::LossEnds => self.net.burst = 0,

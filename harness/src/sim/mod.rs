@@ -53,6 +53,8 @@ pub struct Options {
     pub switches: common::Switches,
     /// A rule whose absence this run's mix is made to show.
     pub aim: Option<common::Rule>,
+    /// From one server to all and back, whatever the seed says.
+    pub tour: bool,
 }
 
 /// How one seed went.

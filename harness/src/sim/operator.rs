@@ -188,7 +188,9 @@ impl World {
     fn send_one_away(&mut self) {
         let members = self.members();
         let up: Vec<usize> = members.iter().copied().filter(|s| self.servers[*s].awake()).collect();
-        let (Some(one), Some(via)) = (self.rng.choice(&members).copied(), self.rng.choice(&up).copied()) else { return };
+        let (Some(one), Some(via)) = (self.rng.choice(&members).copied(), self.rng.choice(&up).copied()) else {
+            return;
+        };
         match one == via || (self.servers[one].awake() && self.rng.bool()) {
             true => self.order(one, "leave"),
             false => self.order(via, &format!("remove {}", self.servers[one].info().client_addr)),

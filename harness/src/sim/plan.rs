@@ -81,15 +81,15 @@ pub struct Plan {
 impl Plan {
     /// Draws a mix; with `aim`, one that is likely to show the absence of that rule.
     #[must_use]
-    pub fn draw(rng: &mut fastrand::Rng, aim: Option<Rule>) -> Plan {
-        let mut plan = Plan::any(rng);
+    pub fn draw(rng: &mut fastrand::Rng, aim: Option<Rule>, tour: bool) -> Plan {
+        let mut plan = Plan::any(rng, tour);
         if let Some(rule) = aim {
             aim::at(&mut plan, rule, rng);
         }
         plan
     }
 
-    fn any(rng: &mut fastrand::Rng) -> Plan {
+    fn any(rng: &mut fastrand::Rng, tour: bool) -> Plan {
         let servers = rng.usize(3..=5);
         let starters = rng.usize(1..=servers).max(if rng.u8(0..4) == 0 { 1 } else { 3 });
         let ordered = rng.bool();
@@ -103,7 +103,7 @@ impl Plan {
             faults.push((Kind::LongPause, 30));
         }
         let many_slots = rng.u8(0..40) == 0;
-        let tour = rng.u8(0..12) == 0;
+        let tour = rng.u8(0..12) == 0 || tour;
         let starters = if tour { 1 } else { starters };
         let ambushes = if rng.u8(0..3) == 0 { rng.usize(1..4) } else { 0 };
         Plan {
@@ -111,7 +111,14 @@ impl Plan {
             starters,
             tour,
             curious: rng.u8(0..4) == 0,
-            slots: 1 << if tour { rng.u16(3..=4) } else if many_slots { rng.u16(4..=8) } else { rng.u16(1..=3) },
+            slots: 1
+                << if tour {
+                    rng.u16(3..=4)
+                } else if many_slots {
+                    rng.u16(4..=8)
+                } else {
+                    rng.u16(1..=3)
+                },
             lease_ms: [250, 250, 250, 250, 100, 1000][rng.usize(0..6)],
             vnodes: if rng.u8(0..4) == 0 { 2 } else { 1 },
             clients: if tour { 5 } else { rng.usize(3..=5) },

@@ -3,10 +3,10 @@
 use std::fmt;
 
 use bytes::Bytes;
-use common::question::Extents;
-use common::{NodeId, Slot};
 use common::control::{FromEcs, FromServer, Heartbeat};
 use common::peer::{PeerMsg, Pulse};
+use common::question::Extents;
+use common::{NodeId, Slot};
 
 /// An end of a message's way.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -77,7 +77,7 @@ const FORMING: std::ops::Range<u64> = 200_000..2_500_000;
 impl World {
     pub(super) fn new(seed: u64, options: Options) -> World {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let plan = Plan::draw(&mut rng, options.aim);
+        let plan = Plan::draw(&mut rng, options.aim, options.tour);
         let record = ClusterRecord {
             cluster: ClusterId(0xc1),
             slots: plan.slots,
