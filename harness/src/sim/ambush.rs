@@ -31,10 +31,12 @@ pub enum Moment {
     ChangeBegins,
     /// A server has gone for good, and has not been told yet.
     Departs,
+    /// The ECS writes a step down, and nothing of it is synced yet.
+    EcsWrites,
 }
 
 impl Moment {
-    const ALL: [Moment; 10] = [
+    const ALL: [Moment; 11] = [
         Moment::Expanded,
         Moment::Shrunk,
         Moment::FailedOver,
@@ -45,6 +47,7 @@ impl Moment {
         Moment::WalkEnds,
         Moment::ChangeBegins,
         Moment::Departs,
+        Moment::EcsWrites,
     ];
 }
 

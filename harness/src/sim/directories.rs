@@ -49,13 +49,18 @@ impl World {
         self.servers.iter().enumerate().any(|(o, server)| o != s && server.node == node)
     }
 
-    /// A copy of a running server's directory is started elsewhere; false if there is no machine for it, or the moment is bad.
-    pub(super) fn copy_directory(&mut self) -> bool {
+    /// A machine that is no part of the cluster.
+    pub(super) fn free_machine(&self) -> Option<usize> {
         let free = |s: &usize| {
             let server = &self.servers[*s];
-            (!server.used || server.gone.is_some()) && !server.starting && server.process.is_none()
+            !server.takes_part() && !server.starting && server.process.is_none()
         };
-        let to = (0..self.servers.len()).find(free);
+        (0..self.servers.len()).find(free)
+    }
+
+    /// A copy of a running server's directory is started elsewhere; false if there is no machine for it, or the moment is bad.
+    pub(super) fn copy_directory(&mut self) -> bool {
+        let to = self.free_machine();
         let from: Vec<usize> = (0..self.servers.len()).filter(|s| self.servers[*s].awake()).collect();
         let (Some(to), Some(from)) = (to, self.rng.choice(&from).copied()) else { return false };
         let shared = self.ecs.views().iter().all(|view| view.isr.len() > 1);

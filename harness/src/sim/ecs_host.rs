@@ -10,6 +10,7 @@ use ecs::core::{Action, Config, Conn, Ecs, Event as Happening, Probed};
 use ecs::store::Store;
 use ecs::{Cluster, Command};
 
+use super::ambush::{Moment, Step};
 use super::clock::Clock;
 use super::faults::FaultEvent;
 use super::queue::Event;
@@ -228,6 +229,10 @@ impl World {
                     process.syncing = Some(command);
                     let takes = if self.rng.u8(0..20) == 0 { 15_000 } else { self.rng.u64(100..1_500) };
                     self.queue.at(self.now + takes, Event::EcsSynced { inc: self.ecs.inc });
+                    if let Some((slot, node)) = self.ecs.views().first().map(|view| (view.slot, view.coordinator)) {
+                        let moment = Moment::EcsWrites;
+                        self.moment(Step { moment, slot, coordinator: node, the_one: node, before: None });
+                    }
                 }
                 Action::Send { conn, msg } => self.ecs_send(conn.0, msg),
                 Action::Probe { node, addr } => self.probe(node, &addr),

@@ -327,6 +327,9 @@ impl World {
 
     /// What the product can only answer for while everything else is well; if it is not, no more faults come until it is.
     fn in_a_lull(&mut self, kind: Kind) -> bool {
+        if kind == Kind::CopyDirectory && self.free_machine().is_none() {
+            return false;
+        }
         let done = match kind {
             Kind::Rot => self.rot(),
             Kind::Amnesia => self.forget(),
@@ -466,7 +469,9 @@ impl World {
         let power = self.rng.bool();
         self.stop_server(s, power);
         self.servers[s].rot = true;
-        self.start_later(s, 800_000..4_000_000);
+        // Back before anybody has missed it, or long after.
+        let away = if self.rng.bool() { 5_000..60_000 } else { 800_000..4_000_000 };
+        self.start_later(s, away);
     }
 
     fn join(&mut self) -> bool {
