@@ -28,6 +28,7 @@ pub mod switches;
 pub mod text;
 pub mod throttle;
 pub mod time;
+pub mod update;
 pub mod view;
 
 pub use entry::{Entry, LogId, Op, Outcome, RequestId};
