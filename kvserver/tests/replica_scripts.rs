@@ -290,11 +290,11 @@ impl World {
         args.reject_next()?;
         self.tokens += 1;
         let (token, now, mut out) = (Token { conn: 0, index: self.tokens }, self.clock(id), Vec::new());
-        let read = match self.node(id).replica.read(now, key.as_bytes(), token, &mut out) {
+        let read = self.node(id).replica.read(now, key.as_bytes(), token, &mut out, |read| match read {
             Read::Value(value) => format!("value {}", text_of(value)),
             Read::Later => format!("later (#{})", token.index),
             other => format!("{other:?}"),
-        };
+        });
         let _ = writeln!(log, "n{} {read}", id.0);
         self.perform(id, out, log);
         Ok(())
@@ -314,7 +314,8 @@ impl World {
 fn setup(id: NodeId, boot: u64, started: Time) -> Setup {
     let me = Identity { cluster: None, node: id, store: StoreUuid(u128::from(id.0)), boot: BootId(boot) };
     let (standalone, confirm_reads) = (false, false);
-    Setup { me, timing: Timing::default(), started, standalone, confirm_reads, switches: Switches::default() }
+    let (longest_value, switches) = (20, Switches::default());
+    Setup { me, timing: Timing::default(), started, standalone, confirm_reads, longest_value, switches }
 }
 
 /// A named argument, parsed.

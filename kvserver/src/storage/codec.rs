@@ -107,7 +107,7 @@ pub(super) fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
     out.extend_from_slice(b"},\"op\":");
     put_op(out, &entry.op);
     out.extend_from_slice(b",\"outcome\":");
-    out.extend_from_slice(outcome(entry.outcome));
+    put_outcome(out, entry.outcome);
     out.extend_from_slice(b",\"request\":");
     match &entry.request {
         Some(request) => put_request(out, request),
@@ -130,18 +130,20 @@ fn put_op(out: &mut Vec<u8>, op: &Op) {
             json::bytes(out, key);
             out.extend_from_slice(b"}}");
         }
-        Op::Swap { .. } => json::value(out, op),
+        Op::Swap { .. } | Op::Update { .. } => json::value(out, op),
         Op::Noop => out.extend_from_slice(b"\"noop\""),
     }
 }
 
-fn outcome(outcome: Outcome) -> &'static [u8] {
-    match outcome {
+fn put_outcome(out: &mut Vec<u8>, outcome: Outcome) {
+    let word: &[u8] = match outcome {
         Outcome::Created => b"\"created\"",
         Outcome::Updated => b"\"updated\"",
         Outcome::Deleted => b"\"deleted\"",
         Outcome::Missing => b"\"missing\"",
-    }
+        Outcome::Came(_) => return json::value(out, &outcome),
+    };
+    out.extend_from_slice(word);
 }
 
 fn put_request(out: &mut Vec<u8>, request: &RequestId) {

@@ -92,6 +92,7 @@ impl Server {
             Read::Value(value) => Some(Reply::Value(Some(Bytes::copy_from_slice(value)))),
             Read::Missing => Some(Reply::Value(None)),
             Read::Refused(refusal) => Some(Reply::Refused(refusal)),
+            Read::Lasts(lasts) => Some(Reply::Lasts(lasts)),
             Read::Later => None,
         });
         match now {

@@ -137,9 +137,9 @@ fn an_identity_that_is_newer_damaged_or_missing_is_refused() {
     let refused = || open(dir.path(), &StoreOptions::default()).unwrap_err();
 
     let mut newer = Vec::new();
-    common::sealed::seal(&mut newer, |out| out.extend_from_slice(br#"{"format":2,"name":"unknown"}"#));
+    common::sealed::seal(&mut newer, |out| out.extend_from_slice(br#"{"format":3,"name":"unknown"}"#));
     fs::write(&identity, newer).unwrap();
-    assert!(matches!(refused(), StoreError::Dir(DirError::Newer { found: 2, .. })));
+    assert!(matches!(refused(), StoreError::Dir(DirError::Newer { found: 3, .. })));
 
     let mut flipped = good.clone();
     flipped[40] ^= 1;
