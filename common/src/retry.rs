@@ -163,6 +163,7 @@ impl RetryTable {
 mod tests {
     use super::*;
     use crate::entry::LogId;
+    use crate::update::{Becomes, Updated, Wrong};
 
     fn request(client: u128, seq: u64, lowest_unacked: u64) -> RequestId {
         RequestId { client: ClientId(client), seq, lowest_unacked }
@@ -199,6 +200,38 @@ mod tests {
         assert!(table.olds.iter().map(Old::cost).sum::<usize>() <= OLD_BYTES);
         table.record_entry(&swap(request(2, 21, 1), OLD_BYTES * 2));
         assert_eq!(table.olds.len(), 1, "the last one is always kept");
+    }
+
+    #[test]
+    fn the_answer_of_an_update_is_put_together_again() {
+        let mut table = RetryTable::default();
+        let answers = [
+            Updated::Done { old: Some("v".into()) },
+            Updated::Done { old: None },
+            Updated::Unchanged { old: Some("v".into()) },
+            Updated::Number(-7),
+            Updated::Text("1.5".into()),
+            Updated::Length(9),
+            Updated::Wrong(Wrong::Overflow),
+        ];
+        for (answer, seq) in answers.iter().zip(1..) {
+            let (came, bytes) = answer.clone().split();
+            let op = Op::Update { key: "k".into(), becomes: Becomes::Same, told: bytes.map(Blob) };
+            table.record_entry(&Entry { op, outcome: Outcome::Came(came), ..swap(request(1, seq, 1), 0) });
+        }
+        let again = |table: &RetryTable, seq| {
+            let request = request(1, seq, 1);
+            let Known::Done(Outcome::Came(came)) = table.lookup(&request) else { panic!("it was recorded") };
+            came.whole(table.replaced(&request))
+        };
+        for (answer, seq) in answers.iter().zip(1..) {
+            assert_eq!(again(&table, seq).as_ref(), Some(answer));
+        }
+        table.record_entry(&swap(request(2, 1, 1), OLD_BYTES * 2));
+        assert_eq!(again(&table, 1), None, "the bytes are gone");
+        assert_eq!(again(&table, 4), Some(Updated::Number(-7)));
+        let kept: RetryTable = serde_json::from_str(&serde_json::to_string(&table).unwrap()).unwrap();
+        assert_eq!(kept, table);
     }
 
     #[test]

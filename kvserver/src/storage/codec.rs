@@ -200,6 +200,39 @@ mod tests {
     }
 
     #[test]
+    fn what_has_a_deadline_reads_like_this() {
+        let becomes = common::update::Becomes::Value { value: "green".into(), until: Some(1_795_258_800_000) };
+        let op = Op::Update { key: "pear".into(), becomes, told: None };
+        let id = common::LogId { epoch: common::Epoch(7), seq: common::Seq(9) };
+        let mut line = Vec::new();
+        put_entry(&mut line, &Entry { id, op, outcome: Outcome::Updated, request: None });
+        let expected = concat!(
+            r#"{"id":{"epoch":7,"seq":9},"op":{"update":{"key":"pear","#,
+            r#""becomes":{"value":{"value":"green","until":1795258800000}},"told":null}},"outcome":"updated","request":null}"#,
+        );
+        assert_eq!(String::from_utf8(line).unwrap(), expected);
+    }
+
+    /// Lines that versions before deadlines have written.
+    #[test]
+    fn older_lines_are_read() {
+        let read = |text: &str| {
+            let mut line = Vec::new();
+            sealed::seal(&mut line, |out| out.extend_from_slice(text.as_bytes()));
+            take_record(&line).unwrap().change
+        };
+        let leaves = r#"[{"leaf":7,"clear":true,"records":[["k","v"]]}]"#;
+        let Change::Fill { leaves } = read(&format!(r#"{{"slot":3,"mark":12,"fill":{{"leaves":{leaves}}}}}"#)) else {
+            panic!("a fill")
+        };
+        assert_eq!((leaves[0].records.len(), leaves[0].dated.len()), (1, 0));
+        let retries = r#"{"horizon":null,"clients":{}}"#;
+        let end = r#""entries":[],"at":{"epoch":1,"seq":2},"lineage":[]"#;
+        let line = format!(r#"{{"slot":3,"mark":12,"walk_end":{{{end},"retries":{retries}}}}}"#);
+        assert!(matches!(read(&line), Change::WalkEnd { .. }));
+    }
+
+    #[test]
     fn a_head_survives_its_line() {
         let head = SegmentHead { segment: 4, after: 1234 };
         let mut line = Vec::new();

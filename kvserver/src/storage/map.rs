@@ -364,3 +364,85 @@ fn digest_of(key: &[u8], held: Held<'_>) -> u64 {
     let digest = xxh3_64_with_seed(held.value, xxh3_64(key));
     held.until.map_or(digest, |until| xxh3_64_with_seed(&until.to_le_bytes(), digest))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(records: &[(&str, &str, Option<u64>)]) -> SlotMap {
+        records.iter().map(|(key, value, until)| (key.as_bytes().into(), value.as_bytes().into(), *until)).collect()
+    }
+
+    #[test]
+    fn a_deadline_is_part_of_a_record() {
+        let [without, with, other] = [None, Some(7), Some(8)].map(|until| of(&[("k", "v", until)]));
+        assert!(without != with && with != other);
+        assert!(without.root() != with.root() && with.root() != other.root());
+        let leaf = [SlotMap::leaf_of(b"k")];
+        assert!(
+            without.records_of(&leaf) != with.records_of(&leaf) && with.records_of(&leaf) != other.records_of(&leaf)
+        );
+        let mut damaged = with.clone();
+        assert!(damaged.flip(b"k"));
+        assert_eq!(damaged.verified(), Err(b"k".to_vec()));
+        // A deadline that changes by itself is damage, too.
+        let Some(Summed::Dated(dated)) = damaged.records.get_mut(&b"k"[..]) else { panic!("it has one") };
+        (dated.0, dated.1[0]) = (9, b'v');
+        assert_eq!(damaged.verified(), Err(b"k".to_vec()));
+        assert_eq!((with.bytes(), with.dated(), with.held(b"k").unwrap().until), (2, 1, Some(7)));
+    }
+
+    type Step = (u8, u8, Option<u64>);
+
+    /// What the naive map is told, too.
+    fn step(map: &mut SlotMap, naive: &mut BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)>, (kind, key, until): Step) {
+        let (key, value) = (vec![key % 8], vec![kind; usize::from(kind)]);
+        let blob = |bytes: &[u8]| Blob(Bytes::copy_from_slice(bytes));
+        match kind % 6 {
+            0 => {
+                map.delete(&key);
+                naive.remove(&key);
+            }
+            1 => {
+                map.lasting(&key, until);
+                naive.entry(key).and_modify(|held| held.1 = until);
+            }
+            2 => {
+                let leaf = SlotMap::leaf_of(&key);
+                let mut piece = Leaf::new(leaf, true);
+                piece.push(blob(&key), blob(&value), until);
+                map.fill(&[piece]);
+                naive.retain(|key, _| SlotMap::leaf_of(key) != leaf);
+                naive.insert(key, (value, until));
+            }
+            3 => map.watch_deadlines(until.is_some()),
+            _ => {
+                map.set(&key, &value, until);
+                naive.insert(key, (value, until));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_holds_what_a_plain_map_holds(steps: Vec<Step>) {
+            let (mut map, mut naive) = (SlotMap::default(), BTreeMap::new());
+            map.watch_deadlines(true);
+            for one in steps {
+                step(&mut map, &mut naive, one);
+                let held: Vec<_> = map.all().map(|(key, held)| (key.to_vec(), (held.value.to_vec(), held.until))).collect();
+                prop_assert_eq!(&held, &naive.clone().into_iter().collect::<Vec<_>>());
+                let mut due: Vec<_> = naive.iter().filter_map(|(key, held)| Some((held.1?, key.as_slice()))).collect();
+                due.sort_unstable();
+                prop_assert_eq!(map.dated(), due.len());
+                prop_assert!(map.due.is_none() || map.due().collect::<Vec<_>>() == due);
+                prop_assert!(map.verified().is_ok());
+                prop_assert_eq!(map.bytes(), held.iter().map(|(k, (v, _))| (k.len() + v.len()) as u64).sum::<u64>());
+                let again: SlotMap = naive.iter().map(|(k, (v, u))| (k.clone().into(), v.clone().into(), *u)).collect();
+                prop_assert!(again == map && again.root() == map.root());
+            }
+        }
+    }
+}

@@ -379,3 +379,60 @@ impl<'de> Visitor<'de> for ValueVisitor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::arbitrary::some_bytes;
+    use super::*;
+
+    fn written(map: &SlotMap) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_records(&mut out, Slot(3), map);
+        out
+    }
+
+    #[test]
+    fn records_read_like_this() {
+        let mut map = SlotMap::default();
+        map.put(b"apple", b"red");
+        map.set(b"plum", b"ripe", Some(1_795_258_800_000));
+        map.set(b"\xff", b"\x80", Some(7));
+        let expected = concat!(
+            "{\"slot\":3,\"records\":{\n\"apple\":\"red\",\n",
+            "\"plum\":{\"value\":\"ripe\",\"until\":1795258800000}\n},\"binary_keys\":{\n",
+            "\"/w==\":{\"value\":{\"b64\":\"gA==\"},\"until\":7}\n}}"
+        );
+        assert_eq!(String::from_utf8(written(&map)).unwrap(), expected);
+    }
+
+    #[test]
+    fn half_a_deadline_is_none() {
+        for value in [
+            r#"{"value":"v"}"#,
+            r#"{"until":7}"#,
+            r#"{"value":"v","until":7,"more":1}"#,
+            r#"{"value":"v","until":-7}"#,
+            r#"{"value":{"value":"v","until":7},"until":7}"#,
+            r#"{"b64":"gA==","until":7}"#,
+            "7",
+        ] {
+            let piece = format!("{{\"slot\":3,\"records\":{{\n\"k\":{value}\n}}}}");
+            assert!(read_records(Slot(3), piece.as_bytes()).is_err(), "{value}");
+            assert_eq!(salvage_records(piece.as_bytes()), (SlotMap::default(), 1), "{value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_records_survive(records in proptest::collection::btree_map(some_bytes(), (some_bytes(), any::<Option<u64>>()), 0..8)) {
+            let map: SlotMap = records.iter().map(|(k, (v, until))| (k[..].into(), v[..].into(), *until)).collect();
+            let piece = written(&map);
+            let read = read_records(Slot(3), &piece).unwrap();
+            prop_assert!(read == map && read.root() == map.root());
+            let (salvaged, lost) = salvage_records(&piece);
+            prop_assert!(salvaged == map && lost == 0);
+        }
+    }
+}

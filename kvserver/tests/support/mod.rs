@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::clock;
 use common::text::Whole;
+use common::update::Update;
 use kvserver::node::{Node, NodeOptions};
 use kvserver::replica::{Read, Reply, Write, WriteOp};
 use kvserver::replies::{Registered, Replies};
@@ -109,6 +110,22 @@ impl Server {
         self.answer(token.index).await
     }
 
+    pub async fn update(&self, key: &str, update: Update) -> Reply {
+        let token = self.token();
+        let (key, op) = (Bytes::copy_from_slice(key.as_bytes()), WriteOp::Update(update));
+        self.node.write(clock::now(), Write { key, op, request: None, retry: false }, token);
+        self.answer(token.index).await
+    }
+
+    pub async fn lasting(&self, key: &str) -> Reply {
+        let token = self.token();
+        match self.node.lasting(clock::now(), key.as_bytes(), token) {
+            Read::Lasts(lasting) => Reply::Lasts(lasting),
+            Read::Refused(refusal) => Reply::Refused(refusal),
+            _ => self.answer(token.index).await,
+        }
+    }
+
     /// A question about the whole cluster: the reply's first word, and the rest.
     pub async fn ask(&self, whole: Whole<'_>) -> (&'static str, String) {
         let token = self.token();
@@ -147,6 +164,15 @@ impl Server {
         assert_eq!(arrived.len(), 1, "one request at a time: {arrived:?}");
         assert_eq!(arrived[0].0, index);
         arrived.remove(0).1
+    }
+}
+
+/// Waits until the key is gone, at this server.
+pub async fn until_missing(server: &Server, key: &str) {
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    while server.get(key).await != Reply::Value(None) {
+        assert!(tokio::time::Instant::now() < deadline, "{key} is still there");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
