@@ -29,8 +29,6 @@ pub(super) const MARGIN: Duration = Duration::from_secs(1);
 pub(super) struct Sweep {
     /// The last entry of the last batch.
     last: Seq,
-    /// How many were removed by this coordinator.
-    removed: u64,
 }
 
 impl Coordinator {
@@ -46,7 +44,7 @@ impl Coordinator {
             return;
         }
         for (key, at) in due {
-            self.sweep.last = self.remove(ctx, key, at);
+            self.sweep.last = Self::remove(ctx, key, at);
         }
         self.flush_all(ctx);
         self.advance(ctx);
@@ -57,11 +55,10 @@ impl Coordinator {
         due && self.sweep.last <= ctx.log.commit() && self.may_propose(ctx)
     }
 
-    fn remove(&mut self, ctx: &mut Ctx<'_>, key: Bytes, at: u64) -> Seq {
+    fn remove(ctx: &mut Ctx<'_>, key: Bytes, at: u64) -> Seq {
         let id = LogId { epoch: ctx.view.epoch, seq: ctx.log.end().seq.next() };
         let (op, outcome) = (expired(key, at), Outcome::Deleted);
         ctx.log.append(Entry { id, op, outcome, request: None }, ctx.out);
-        self.sweep.removed += 1;
         id.seq
     }
 
@@ -76,7 +73,7 @@ impl Coordinator {
             None => Some(ctx.log.commit()),
             Some(_) if !self.may_propose(ctx) => None,
             Some(at) => {
-                let seq = self.remove(ctx, Bytes::copy_from_slice(key), at);
+                let seq = Self::remove(ctx, Bytes::copy_from_slice(key), at);
                 self.flush_all(ctx);
                 self.advance(ctx);
                 Some(seq)
@@ -111,17 +108,5 @@ impl Replica {
             return None;
         }
         self.log.image.map.due().next().map(|(at, _)| self.wall.time_of(at))
-    }
-
-    /// How many keys this server has removed because their deadline had passed, since it coordinates the slot.
-    #[must_use]
-    pub fn expired(&self) -> u64 {
-        if let Role::Coordinator(c) = &self.role { c.sweep.removed } else { 0 }
-    }
-
-    /// How many records have a deadline.
-    #[must_use]
-    pub fn dated(&self) -> usize {
-        self.log.image.map.dated()
     }
 }
