@@ -8,11 +8,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use common::position::Position;
+use common::text::encode_page;
 use common::{Entry, LogId, Outcome, Seq, Time};
 
 use super::coordinator::{Coordinator, Ctx};
 use super::decide::expired;
-use super::{Leave, Replica, Role};
+use super::{Extent, Leave, Replica, Role};
 use crate::storage::map::Held;
 
 /// Keys that one slot removes at a time. When many are due at once (a cache that was filled at once, a clock that was set),
@@ -108,5 +110,24 @@ impl Replica {
             return None;
         }
         self.log.image.map.due().next().map(|(at, _)| self.wall.time_of(at))
+    }
+
+    /// The records after a key, without those whose deadline has passed.
+    pub(super) fn page(&self, now: Time, last: Position, after: Option<&[u8]>) -> Bytes {
+        let records = self.log.image.map.after(after).filter(|(_, held)| !self.is_past(now, held));
+        encode_page(last, records.map(|(key, held)| (key, held.value)))
+    }
+
+    pub(super) fn extent_now(&self, now: Time) -> Extent {
+        let map = &self.log.image.map;
+        let there = |(_, held): &(&[u8], Held<'_>)| !self.is_past(now, held);
+        let past = map.due().take_while(|(at, _)| self.wall.is_past(now, *at)).count();
+        let (first, last) = (map.all().find(there), map.all().rev().find(there));
+        let key = |found: Option<(&[u8], Held<'_>)>| found.map(|(key, _)| Bytes::copy_from_slice(key));
+        Extent { records: (map.len() - past) as u64, first: key(first), last: key(last) }
+    }
+
+    fn is_past(&self, now: Time, held: &Held<'_>) -> bool {
+        held.until.is_some_and(|until| self.wall.is_past(now, until))
     }
 }

@@ -32,7 +32,6 @@ use bytes::Bytes;
 use common::blob::Blob;
 use common::peer::{Beacon, BeaconAck, Identity, PeerMsg};
 use common::position::Position;
-use common::text::encode_page;
 use common::view::Part;
 use common::{BootId, Epoch, NodeId, Rule, Slot, Switches, Time, Timing, View, Wall};
 
@@ -495,25 +494,6 @@ impl Replica {
             Leave::AskCoordinator | Leave::Confirm | Leave::Wait | Leave::Remove => {}
         }
         self.wait_to_read(now, Want::Extent, token, out).map(Err)
-    }
-
-    /// The records after a key, without those whose deadline has passed.
-    fn page(&self, now: Time, last: Position, after: Option<&[u8]>) -> Bytes {
-        let records = self.log.image.map.after(after).filter(|(_, held)| !self.is_past(now, held));
-        encode_page(last, records.map(|(key, held)| (key, held.value)))
-    }
-
-    fn extent_now(&self, now: Time) -> Extent {
-        let map = &self.log.image.map;
-        let there = |(_, held): &(&[u8], Held<'_>)| !self.is_past(now, held);
-        let past = map.due().take_while(|(at, _)| self.wall.is_past(now, *at)).count();
-        let (first, last) = (map.all().find(there), map.all().rev().find(there));
-        let key = |found: Option<(&[u8], Held<'_>)>| found.map(|(key, _)| Bytes::copy_from_slice(key));
-        Extent { records: (map.len() - past) as u64, first: key(first), last: key(last) }
-    }
-
-    fn is_past(&self, now: Time, held: &Held<'_>) -> bool {
-        held.until.is_some_and(|until| self.wall.is_past(now, until))
     }
 
     /// Lets a read wait, unless too many do.
