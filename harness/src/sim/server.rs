@@ -202,6 +202,7 @@ impl World {
             started: server.clock.local(self.now),
             standalone: false,
             confirm_reads: self.plan.confirm_reads,
+            longest_value: 1 << 20,
             switches: self.options.switches,
         };
         let identity = server.identity();
