@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use common::update::Becomes;
 use common::{Entry, Op, Slot};
 
 /// What is asked.
@@ -59,8 +60,11 @@ impl Extents {
         let keys = &mut self.keys[usize::from(slot.0)];
         let changed = match &entry.op {
             Op::Put { key, .. } | Op::Swap { key, .. } => keys.insert(key.clone()),
-            Op::Delete { key } => keys.remove(key),
-            Op::Noop => false,
+            Op::Update { key, becomes: Becomes::Value { .. }, .. } => keys.insert(key.clone()),
+            Op::Update { key, becomes: Becomes::Gone | Becomes::Expired { .. }, .. } | Op::Delete { key } => {
+                keys.remove(key)
+            }
+            Op::Update { .. } | Op::Noop => false,
         };
         if changed {
             self.watches.values_mut().for_each(|held| held[usize::from(slot.0)].also(keys));
