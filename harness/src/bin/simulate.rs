@@ -39,7 +39,7 @@ struct Args {
     /// Bend every seed's mix towards what this rule of docs/replication.md is needed for; `all`: one rule after the other
     #[arg(long, value_name = "RULE")]
     aim: Option<String>,
-    /// Every seed grows from one server to five and shrinks back to one (as one seed in twelve does anyhow)
+    /// Every seed grows from one server to five and shrinks back to one (as one seed in twenty does anyhow)
     #[arg(long, conflicts_with = "aim")]
     tour: bool,
     /// Turn this rule off (needs the feature `switches`)

@@ -103,7 +103,7 @@ impl Plan {
             faults.push((Kind::LongPause, 30));
         }
         let many_slots = rng.u8(0..40) == 0;
-        let tour = rng.u8(0..12) == 0 || tour;
+        let tour = rng.u8(0..20) == 0 || tour;
         let starters = if tour { 1 } else { starters };
         let ambushes = if rng.u8(0..3) == 0 { rng.usize(1..4) } else { 0 };
         Plan {
