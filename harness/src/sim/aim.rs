@@ -53,7 +53,7 @@ pub(super) fn at(plan: &mut Plan, rule: Rule, rng: &mut fastrand::Rng) {
         Rule::CutFurther | Rule::ReadLacking => {
             plan.trio();
             plan.think = rng.u64(1_000..4_000);
-            plan.only(&[(Kind::Amnesia, 20), (Kind::Lag, 4)]);
+            plan.only(&[(Kind::Amnesia, 12), (Kind::Lag, 12)]);
         }
         Rule::KeepCondemned => {
             plan.trio();

@@ -147,7 +147,7 @@ pub(super) struct Step<'a> {
 impl World {
     /// Something happens that an ambush may wait for.
     pub(super) fn moment(&mut self, step: Step<'_>) {
-        let idle = self.stats.faults == 0 || self.enough() || self.now < self.calm_until;
+        let idle = self.stats.faults == 0 || self.enough() || self.now < self.calm_until.max(self.lull_until);
         if self.healed || idle {
             return;
         }

@@ -64,7 +64,7 @@ impl World {
         let from: Vec<usize> = (0..self.servers.len()).filter(|s| self.servers[*s].awake()).collect();
         let (Some(to), Some(from)) = (to, self.rng.choice(&from).copied()) else { return false };
         let shared = self.ecs.views().iter().all(|view| view.isr.len() > 1);
-        if !shared || !self.all_is_well() {
+        if !shared || !self.all_are_there() {
             return false;
         }
         self.twins = true;

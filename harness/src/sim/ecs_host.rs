@@ -156,7 +156,7 @@ impl World {
     /// The ECS comes back with a directory that is older than the cluster; false if there is none, or the moment is bad.
     pub(super) fn old_state(&mut self) -> bool {
         let older = self.ecs.kept.as_ref().is_some_and(|(_, kept)| kept.epoch() < self.ecs.durable.epoch());
-        if !older || self.ecs.newest.is_some() || !self.all_is_well() {
+        if !older || self.ecs.newest.is_some() || !self.all_are_there() {
             return false;
         }
         self.stop_ecs(false);

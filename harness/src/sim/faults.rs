@@ -222,7 +222,7 @@ impl World {
             FaultEvent::Heal => self.heal(),
             _ if self.healed => {}
             FaultEvent::Next => {
-                if !self.enough() && self.now >= self.calm_until {
+                if !self.enough() && self.now >= self.calm_until.max(self.lull_until) {
                     self.next_fault();
                 }
                 let pause = self.rng.u64(self.plan.pace / 3..self.plan.pace * 5 / 3);
@@ -336,13 +336,13 @@ impl World {
             Kind::OldState => self.old_state(),
             _ => self.copy_directory(),
         };
-        if done || self.now < self.calm_until {
-            return done;
+        if done {
+            self.lull_until = self.now;
+        } else if self.now >= self.lull_until {
+            self.lull_until = self.now + LULL;
+            self.later(20_000..100_000, FaultEvent::Lull(kind));
         }
-        let at_rest = self.now + LULL;
-        self.calm_until = self.calm_until.max(at_rest);
-        self.later(20_000..100_000, FaultEvent::Lull(kind));
-        false
+        done
     }
 
     pub(super) fn later(&mut self, within: std::ops::Range<u64>, event: FaultEvent) {

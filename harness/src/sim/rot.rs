@@ -11,6 +11,7 @@ use kvserver::replica::Event as Happening;
 use super::client::key_bytes;
 use super::disk::Mood;
 use super::queue::Event;
+use super::server::Server;
 use super::world::World;
 
 /// No other faults for so long: audits, taking out, catching up.
@@ -98,8 +99,15 @@ impl World {
 
     /// Nothing is under way that could take a healthy copy out before the damaged one is found.
     pub(super) fn all_is_well(&self) -> bool {
-        let well = |server: &super::server::Server| !server.used || (server.awake() && server.mood == Mood::Well);
+        self.all_are_there() && super::converge::whole(self).is_ok()
+    }
+
+    /// Everybody runs, is connected with everybody, and has a working disk.
+    pub(super) fn all_are_there(&self) -> bool {
+        let welcomed = |server: &Server| server.process.as_ref().is_some_and(|process| process.welcomed);
+        let well =
+            |server: &Server| !server.takes_part() || (server.awake() && server.mood == Mood::Well && welcomed(server));
         let quiet = self.ecs.awake() && self.net.is_whole() && self.now >= self.calm_until;
-        quiet && self.servers.iter().all(well) && super::converge::whole(self).is_ok()
+        quiet && self.servers.iter().all(well)
     }
 }

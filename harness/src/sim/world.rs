@@ -60,6 +60,8 @@ pub(super) struct World {
     pub(super) cold_written: u32,
     /// No faults before.
     pub(super) calm_until: u64,
+    /// No new ones before: a fault waits for a moment at which all is well.
+    pub(super) lull_until: u64,
     violation: Option<String>,
 }
 
@@ -114,6 +116,7 @@ impl World {
             next_survey: 0,
             cold_written: 0,
             calm_until: 0,
+            lull_until: 0,
             violation: None,
             record,
             plan,
