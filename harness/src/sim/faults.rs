@@ -584,6 +584,10 @@ impl World {
         for s in 0..self.servers.len() {
             self.servers[s].fuse = None;
             self.disk(s, Mood::Well);
+            // Whoever is about to stop does it now, so that nobody does once all is whole.
+            if self.servers[s].process.as_ref().is_some_and(|process| process.stopping) {
+                self.stop_in_order(s);
+            }
             if self.servers[s].paused {
                 self.resume(Party::Server(s));
             }
