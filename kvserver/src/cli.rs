@@ -165,6 +165,8 @@ fn options(config: &Config, clients: SocketAddr, admin: Option<SocketAddr>) -> N
         confirm_reads: config.confirm_reads,
         checkpoint_every: config.checkpoint_every,
         audit_every: config.audit_every,
+        move_rate: config.move_rate,
+        weight: config.weight,
         salvage: config.salvage,
         rejoin: config.rejoin,
     }

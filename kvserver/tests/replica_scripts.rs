@@ -14,7 +14,7 @@ use common::position::Position;
 use common::text::decode_page;
 use common::{BootId, ClientId, Epoch, NodeId, RequestId, Slot, StoreUuid, Switches, Time, Timing, View};
 use goldenscript::{ArgumentConsumer, Command, Context, Runner};
-use kvserver::replica::{Action, Event, Read, Replica, Reply, Scan, Setup, Token, Write, WriteOp};
+use kvserver::replica::{Action, Event, Read, Replica, Reply, Scan, Setup, Token, Traffic, Write, WriteOp};
 use kvserver::storage::{Record, SlotImage};
 
 struct Node {
@@ -78,6 +78,8 @@ impl World {
                 Action::Audited(what) => {
                     let _ = writeln!(log, "n{} audited: {what:?}", id.0);
                 }
+                // Counted for people; what is counted shows in everything else.
+                Action::Moved(_) => {}
                 Action::Alarm(why) => {
                     let _ = writeln!(log, "n{} ALARM {why}", id.0);
                 }
@@ -314,7 +316,7 @@ impl World {
 fn setup(id: NodeId, boot: u64, started: Time) -> Setup {
     let me = Identity { cluster: None, node: id, store: StoreUuid(u128::from(id.0)), boot: BootId(boot) };
     let (standalone, confirm_reads) = (false, false);
-    Setup { me, timing: Timing::default(), started, standalone, confirm_reads, switches: Switches::default() }
+    Setup { me, timing: Timing::default(), started, standalone, confirm_reads, traffic: Traffic::new(0), switches: Switches::default() }
 }
 
 /// A named argument, parsed.

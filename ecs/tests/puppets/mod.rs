@@ -12,7 +12,7 @@ use std::time::Duration;
 use common::control::{Ask, Change, FromEcs, Granted, Heartbeat, Report, SlotReport, Wish};
 use common::peer::Identity;
 use common::view::{ClusterRecord, Meta, NodeInfo, NodeState, Part, View};
-use common::{BootId, ClusterId, Epoch, NodeId, Seq, Slot, StoreUuid, Time};
+use common::{BootId, ClusterId, Epoch, LogId, NodeId, Seq, Slot, StoreUuid, Time};
 use ecs::{Action, Cluster, Config, Conn, Ecs, Event, Probed};
 
 pub const STEP: Duration = Duration::from_millis(10);
@@ -467,6 +467,7 @@ impl Puppet {
             peer_addr: format!("{}p", self.addr),
             admin_addr: None,
             state: NodeState::Joining,
+            weight: common::view::WEIGHT,
         }
     }
 
@@ -551,6 +552,13 @@ impl Puppet {
         views.filter(|v| v.part_of(self.id, self.store) == Part::None).map(|v| (v.slot, v.epoch)).collect()
     }
 
+    /// Copies that it kept without being in sync: old ones, that a recovery may fall back to.
+    fn held(&self) -> Vec<(Slot, LogId)> {
+        let views = self.copies.iter().filter_map(|slot| self.views.get(slot));
+        let outside = views.filter(|v| matches!(v.part_of(self.id, self.store), Part::None | Part::Learner));
+        outside.map(|v| (v.slot, LogId { epoch: Epoch(1), seq: Seq(1) })).collect()
+    }
+
     /// A coordinator's work: activates, reports the silent, takes in learners, hands over.
     fn work(&mut self, now: Time, all: &[(NodeId, bool, StoreUuid, BootId)]) -> Vec<Ask> {
         let reachable = |node: &NodeId| {
@@ -614,7 +622,7 @@ impl Puppet {
             bytes: 100,
             commit: Seq(1),
         };
-        let report = Report { slots: slots.map(one).collect(), strays: self.strays() };
+        let report = Report { slots: slots.map(one).collect(), strays: self.strays(), held: self.held() };
         let due = |(at, last): &(Time, Report)| *last != report || now.since(*at) >= Duration::from_secs(1);
         if self.last_report.as_ref().is_none_or(due) {
             self.last_report = Some((now, report.clone()));

@@ -45,6 +45,7 @@ impl Node {
             started: self.started,
             confirm_reads: self.options.confirm_reads,
             standalone: self.standalone(),
+            traffic: self.traffic.clone(),
             switches: Switches::default(),
         };
         let replica = |(slot, image)| Replica::new(Slot(slot), setup.clone(), image);

@@ -39,6 +39,9 @@ impl Replica {
             Leave::AskCoordinator if self.setup.confirm_reads => {
                 (true, "R3: in sync, once the coordinator has confirmed the epoch and told what is committed".into())
             }
+            Leave::AskCoordinator if !self.leases.may_read(now, self.epoch().unwrap_or_default(), &self.setup) => {
+                (false, format!("R5: not by itself: {}", self.waits_for(now)))
+            }
             Leave::AskCoordinator => {
                 let why = "R2: in sync, but the key's newest entry is not known to be committed here: asks the coordinator first";
                 (true, why.into())
@@ -62,7 +65,9 @@ impl Replica {
                 }
             },
             Role::Follower(f) if !f.synced => "in sync, but it has not heard from this epoch's coordinator yet",
-            Role::Follower(_) => "in sync, but without a read lease: no beacon of its coordinator came lately (L2)",
+            Role::Follower(_) => {
+                "in sync, but without a read lease (no beacon of its coordinator came lately, L2): asks the coordinator"
+            }
             Role::Outside => "it has no part in the slot",
         }
     }
@@ -81,15 +86,16 @@ mod tests {
     use common::peer::Identity;
     use common::{BootId, ClusterId, Epoch, NodeId, Slot, StoreUuid, Switches, Timing, View};
 
-    use super::super::{Event, Setup, Token, Write, WriteOp};
+    use super::super::{Event, Setup, Token, Traffic, Write, WriteOp};
     use super::*;
     use crate::storage::SlotImage;
 
     fn replica() -> Replica {
         let me = Identity { cluster: Some(ClusterId(1)), node: NodeId(1), store: StoreUuid(1), boot: BootId(1) };
         let timing = Timing::for_lease(Timing::DEFAULT_LEASE);
-        let (standalone, confirm_reads) = (false, false);
-        let setup = Setup { me, timing, started: Time(0), standalone, confirm_reads, switches: Switches::default() };
+        let (standalone, confirm_reads, traffic) = (false, false, Traffic::new(0));
+        let switches = Switches::default();
+        let setup = Setup { me, timing, started: Time(0), standalone, confirm_reads, traffic, switches };
         Replica::new(Slot(3), setup, SlotImage::empty())
     }
 

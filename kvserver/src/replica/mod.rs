@@ -20,6 +20,7 @@ mod log;
 mod parked;
 mod progress;
 mod reads;
+mod traffic;
 mod walk;
 
 use std::time::Duration;
@@ -31,7 +32,9 @@ use common::text::encode_page;
 use common::view::Part;
 use common::{BootId, Epoch, NodeId, Rule, Slot, Switches, Time, Timing, View};
 
-pub use self::action::{Action, Audited, Event, Extent, Read, Refusal, Reply, Scan, Token, Told, Write, WriteOp};
+pub use self::action::{
+    Action, Audited, Event, Extent, Moved, Read, Refusal, Reply, Scan, Token, Told, Walked, Write, WriteOp,
+};
 use self::coordinator::{Coordinator, Ctx, Phase};
 use self::follower::Follower;
 use self::lease::Leases;
@@ -39,6 +42,7 @@ use self::log::Log;
 use self::parked::Parked;
 use self::progress::is_answer;
 use self::reads::{Asker, MAX_WAITING, Need, Reads, Waiting, Want};
+pub use self::traffic::Traffic;
 use crate::storage::record::Change;
 use crate::storage::{SlotImage, SlotMap};
 
@@ -55,6 +59,8 @@ pub struct Setup {
     pub standalone: bool,
     /// Ask every member before a read is answered, instead of trusting the lease (R3).
     pub confirm_reads: bool,
+    /// How many catch-ups there are at a time, and how fast they go.
+    pub traffic: Traffic,
     /// Rules that are off; none in a product build.
     pub switches: Switches,
 }
@@ -242,6 +248,9 @@ impl Replica {
     fn adopt(&mut self, now: Time, view: &View, out: &mut Vec<Action>) {
         if view.slot != self.slot || self.epoch().is_some_and(|epoch| view.epoch <= epoch) {
             return;
+        }
+        if let Role::Coordinator(c) = &mut self.role {
+            c.unlock(now, out);
         }
         let old = self.view.replace(view.clone());
         self.log.adopt(view, out);
@@ -480,13 +489,11 @@ impl Replica {
                 let clean = !dirty || off(Rule::DirtyRead) || off(Rule::DirtyOld);
                 if !f.synced {
                     Leave::Wait
-                } else if confirm {
-                    Leave::AskCoordinator
-                } else if !self.leases.may_read(now, view.epoch, &self.setup) {
-                    Leave::Wait
-                } else if clean {
+                } else if !confirm && clean && self.leases.may_read(now, view.epoch, &self.setup) {
                     Leave::Now
                 } else {
+                    // Without a lease, too: the first grant of an epoch comes with its second beacon, and while slots move
+                    // epochs change often. The coordinator answers under its own lease.
                     Leave::AskCoordinator
                 }
             }
