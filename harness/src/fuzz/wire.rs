@@ -164,7 +164,7 @@ fn messages() -> Vec<PeerMsg> {
         Leaf { leaf: 7, clear: true, records: vec![(Blob(Bytes::from_static(b"k")), Blob(Bytes::from_static(b"v")))] };
     vec![
         PeerMsg::Sync { view: Box::new(view(3, 4, 1)), lineage: lineage(), end: Seq(9), commit: Seq(8) },
-        PeerMsg::SyncAck { slot, epoch, at: Some(Seq(7)), commit: Seq(6), store: StoreUuid(12), boot: BootId(3) },
+        PeerMsg::SyncAck { slot, epoch, at: Some(Seq(7)), commit: Seq(6), further: true, store: StoreUuid(12), boot: BootId(3) },
         PeerMsg::PutFromCoordinator {
             slot,
             epoch,

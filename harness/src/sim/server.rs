@@ -313,6 +313,9 @@ impl World {
                 Action::Audited(what) => self.stats.audited(what),
                 Action::Moved(Moved::Walked(_)) => self.stats.bump("walks finished"),
                 Action::Moved(_) => {}
+                Action::Alarm(text) if self.checks.is_forgetful(s) && text.contains("the disk has lost entries") => {
+                    self.stats.bump("lost entries noticed");
+                }
                 Action::Alarm(text) => self.fail(format!("s{s} slot {slot} raises an alarm: {text}")),
             }
         }

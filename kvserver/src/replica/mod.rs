@@ -36,7 +36,7 @@ pub use self::action::{
     Action, Audited, Event, Extent, Moved, Read, Refusal, Reply, Scan, Token, Told, Walked, Write, WriteOp,
 };
 use self::coordinator::{Coordinator, Ctx, Phase};
-use self::follower::Follower;
+use self::follower::{Author, Follower};
 use self::lease::Leases;
 use self::log::Log;
 use self::parked::Parked;
@@ -117,6 +117,8 @@ pub struct Replica {
     leases: Leases,
     reads: Reads,
     role: Role,
+    /// Who proposed the last entries of the log, while this copy followed.
+    author: Option<Author>,
     writable: bool,
     /// Set once, when something that must never happen was seen; nothing is served or acknowledged from then on.
     stopped: Option<String>,
@@ -136,6 +138,7 @@ impl Replica {
             view,
             leases: Leases::default(),
             role: Role::Outside,
+            author: None,
             writable: true,
             stopped: None,
             wake: None,
@@ -143,7 +146,7 @@ impl Replica {
         this.role = match this.part() {
             Part::Coordinator => Role::Former,
             Part::None => Role::Outside,
-            part => Role::Follower(Follower::new(part, 0)),
+            part => Role::Follower(Follower::new(part, 0, None)),
         };
         this
     }
@@ -253,6 +256,9 @@ impl Replica {
             c.unlock(now, out);
         }
         let old = self.view.replace(view.clone());
+        if let Some(old) = old.as_ref().filter(|old| self.log.end().epoch == old.epoch) {
+            self.author = Some(Author::of(old));
+        }
         self.log.adopt(view, out);
         self.reads.start_over();
         let continues = match (&self.role, &old) {
@@ -280,7 +286,7 @@ impl Replica {
             }
             Part::Coordinator => Role::Former,
             Part::None => Role::Outside,
-            part => Role::Follower(Follower::new(part, self.view_mark())),
+            part => Role::Follower(Follower::new(part, self.view_mark(), self.author)),
         };
     }
 
@@ -342,7 +348,7 @@ impl Replica {
                 PeerMsg::SyncAck { boot, .. } if follower.identity.is_some_and(|(_, known)| boot < known) => {
                     // A dead process of that server said so; the ECS would refuse an expand that names it for ever.
                 }
-                PeerMsg::SyncAck { at, commit, store, boot, .. } => {
+                PeerMsg::SyncAck { at, commit, further, store, boot, .. } => {
                     if follower.identity.is_some_and(|(_, latest)| boot < latest) {
                         // Said by an earlier start of it, and late: neither its position nor its boot is the present one.
                         return;
@@ -350,6 +356,8 @@ impl Replica {
                     follower.identity = Some((store, boot));
                     if commit > ctx.log.end().seq && follower.required() {
                         c.has_lost_entries(ctx, from, commit);
+                    } else if further {
+                        c.is_behind();
                     } else {
                         c.sync_acked(ctx, from, at);
                     }
@@ -487,7 +495,7 @@ impl Replica {
                 let off = |rule| self.setup.switches.off(rule);
                 let dirty = key.map_or_else(|| self.log.is_dirty(), |key| self.log.dirty(key).is_some());
                 let clean = !dirty || off(Rule::DirtyRead) || off(Rule::DirtyOld);
-                if !f.synced {
+                if !f.synced || !(f.lacks_nothing(&self.log) || off(Rule::ReadLacking)) {
                     Leave::Wait
                 } else if !confirm && clean && self.leases.may_read(now, view.epoch, &self.setup) {
                     Leave::Now
