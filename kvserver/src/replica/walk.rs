@@ -183,14 +183,19 @@ impl Coordinator {
         let Some(walk) = &mut follower.walk else { return };
         let single = ctx.view.isr.len() == 1;
         walk.refill(ctx.now, &ctx.setup.traffic, single, &ctx.log.image.map);
-        follower.last_send = ctx.now;
+        let before = walk.sent;
         while let Some(frame) = walk.frames.get((walk.sent - walk.acked) as usize) {
             let leaves = frame.leaves.clone();
             let frame = PeerMsg::WalkFill { slot, epoch, walk: walk.number, frame: walk.sent, leaves };
             walk.sent += 1;
             ctx.send(node, frame);
         }
-        if !walk.is_filled() {
+        let filled = walk.is_filled();
+        // Looking in vain is no sending: a frame that got lost would never be sent again while others are held back.
+        if filled || walk.sent > before {
+            follower.last_send = ctx.now;
+        }
+        if !filled {
             return;
         }
         walk.ended = true;
