@@ -9,6 +9,7 @@ pub mod blob;
 pub mod clock;
 pub mod control;
 pub mod entry;
+pub mod extended;
 pub mod files;
 pub mod frame;
 #[cfg(feature = "health")]
@@ -28,11 +29,12 @@ pub mod switches;
 pub mod text;
 pub mod throttle;
 pub mod time;
+pub mod update;
 pub mod view;
 
 pub use entry::{Entry, LogId, Op, Outcome, RequestId};
 pub use ids::{BootId, ClientId, ClusterId, Epoch, NodeId, Seq, Slot, StoreUuid};
 pub use lineage::Lineage;
 pub use switches::{Rule, Switches};
-pub use time::{Time, Timing};
+pub use time::{Time, Timing, Wall};
 pub use view::{ClusterRecord, Meta, NodeInfo, NodeState, View};

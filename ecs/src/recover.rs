@@ -51,8 +51,8 @@ impl Ecs {
         let Some((homes, heir)) = self.homes_without(node, heir) else {
             return Granted::No(format!("all slots have their home at {node}: start another server first"));
         };
-        let told =
-            format!("DATA LOSS ACCEPTED by an operator (through {asker}): {node} is given up; {}", recovery.told());
+        let word = if recovery.loses() { "DATA LOSS ACCEPTED" } else { "nothing is lost, though it was accepted," };
+        let told = format!("{word} by an operator (through {asker}): {node} is given up; {}", recovery.told());
         let mut commands = vec![
             Command::Views(recovery.proposals),
             Command::Homes(Homes::pack(&homes)),
@@ -140,6 +140,10 @@ impl Recovery {
             targets,
             released: false,
         });
+    }
+
+    fn loses(&self) -> bool {
+        self.empty > 0 || !self.older.is_empty()
     }
 
     fn told(&self) -> String {

@@ -166,6 +166,7 @@ fn options(config: &Config, clients: SocketAddr, admin: Option<SocketAddr>) -> N
         peer_host: config.host.clone(),
         admin_addr: admin.map(reached),
         confirm_reads: config.confirm_reads,
+        longest_value: config.limits.value,
         checkpoint_every: config.checkpoint_every,
         audit_every: config.audit_every,
         move_rate: config.move_rate,

@@ -225,7 +225,7 @@ fn report(node: &Node) -> Report {
     node.each_slot(|replica, _| {
         report.slots.extend(replica.report());
         report.strays.extend(replica.stray().map(|epoch| (replica.slot(), epoch)));
-        report.held.extend(replica.held().map(|last| (replica.slot(), last)));
+        report.held.extend(replica.outdated().map(|last| (replica.slot(), last)));
     });
     report
 }

@@ -47,9 +47,12 @@ impl Serves for Port<'_> {
         let mut out = std::mem::take(&mut world.scratch);
         let (answer, later) = match world.replica_mut(s, slot) {
             Some(replica) => {
-                let read = replica.read(now, key, token, &mut out);
-                let later = matches!(read, Read::Later);
-                (f(read), later)
+                let mut later = false;
+                let answer = replica.read(now, key, token, &mut out, |read| {
+                    later = matches!(read, Read::Later);
+                    f(read)
+                });
+                (answer, later)
             }
             None => (f(Read::Missing), false),
         };

@@ -159,6 +159,7 @@ impl World {
             confirm_reads: self.plan.confirm_reads,
             // So few that some have to wait.
             traffic: Traffic::with_walks(0, 2),
+            longest_value: 1 << 20,
             switches: self.options.switches,
         };
         let identity = server.identity();
@@ -593,7 +594,7 @@ impl World {
         let report = Report {
             slots: process.replicas.iter().filter_map(Replica::report).collect(),
             strays: process.replicas.iter().filter_map(|r| r.stray().map(|epoch| (r.slot(), epoch))).collect(),
-            held: process.replicas.iter().filter_map(|r| r.held().map(|last| (r.slot(), last))).collect(),
+            held: process.replicas.iter().filter_map(|r| r.outdated().map(|last| (r.slot(), last))).collect(),
         };
         if process.welcomed && (report != process.last_report || self.now > process.reported + 1_000_000) {
             process.last_report = report.clone();

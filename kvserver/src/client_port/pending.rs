@@ -203,8 +203,8 @@ impl Asked {
             Reply::Page(page) => Answer::Page(page),
             Reply::Swapped(old) => Answer::Swapped { key, old: old.as_deref() },
             Reply::Told(told) => self.told(told),
-            // Only asked by the server itself, under tokens of its own.
-            Reply::Extent(_) => Answer::Failed("an answer to another question"),
+            // Never asked for by a request of this dialect.
+            Reply::Extent(_) | Reply::Updated(_) | Reply::Lasts(_) => Answer::Failed("an answer to another question"),
             Reply::Refused(refusal) => refused(*refusal, self.explain),
             Reply::Unknown(why) if self.what == What::Swap => {
                 Answer::SwapUnknown { key, value: value.unwrap_or_default(), why }

@@ -297,6 +297,7 @@ impl Session {
                 Read::Value(value) => Answer::Value { key, value },
                 Read::Missing => Answer::Missing { key },
                 Read::Refused(refusal) => refused(refusal, explain),
+                Read::Lasts(_) => Answer::Failed("an answer to another question"),
                 Read::Later => return true,
             };
             self.answer(form, &answer);

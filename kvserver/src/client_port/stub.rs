@@ -143,7 +143,7 @@ impl State {
             return Reply::Swapped(self.map.insert(key, value));
         }
         Reply::Written(match op {
-            WriteOp::Swap(_) | WriteOp::Probe => Outcome::Missing,
+            WriteOp::Swap(_) | WriteOp::Probe | WriteOp::Update(_) => Outcome::Missing,
             WriteOp::Put(value) => self.map.insert(key, value).map_or(Outcome::Created, |_| Outcome::Updated),
             WriteOp::Delete => self.map.remove(&key).map_or(Outcome::Missing, |_| Outcome::Deleted),
         })

@@ -5,9 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::control::Ask;
 use common::peer::PeerMsg;
+use common::update::{Update, Updated};
 use common::{Epoch, NodeId, Outcome, RequestId, View};
 
 use crate::storage::Record;
+use crate::storage::map::Held;
 
 /// What happens to a replica.
 #[derive(Clone, Debug)]
@@ -170,6 +172,8 @@ pub enum WriteOp {
     Swap(Bytes),
     /// Remove the key.
     Delete,
+    /// What depends on the value that is there.
+    Update(Update),
     /// Change nothing, but go all the way: shows that the slot takes writes. The key means nothing then.
     Probe,
 }
@@ -181,8 +185,12 @@ pub enum Reply {
     Written(Outcome),
     /// The same for a [`WriteOp::Swap`]: the value until then, if there was one.
     Swapped(Option<Bytes>),
+    /// The same for a [`WriteOp::Update`].
+    Updated(Updated),
     /// The value of the key a read asked for, if it has one.
     Value(Option<Bytes>),
+    /// How long the key a [`super::Replica::lasting`] asked for lasts.
+    Lasts(Lasting),
     /// The page a scan asked for; see [`common::text::Page`].
     Page(Bytes),
     /// What the slot holds, for a [`Want::Extent`](super::reads::Want); see [`Extent`].
@@ -193,6 +201,23 @@ pub enum Reply {
     Refused(Refusal),
     /// The write may or may not have been executed; the text says why that is not known.
     Unknown(&'static str),
+}
+
+/// How long a key lasts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lasting {
+    /// There is no such key.
+    Missing,
+    /// Until it is deleted.
+    Forever,
+    /// Until then, in milliseconds since the Unix epoch.
+    Until(u64),
+}
+
+impl Lasting {
+    pub(super) fn of(held: Option<Held<'_>>) -> Lasting {
+        held.map_or(Lasting::Missing, |held| held.until.map_or(Lasting::Forever, Lasting::Until))
+    }
 }
 
 /// What a slot holds, committed, at one moment.
@@ -238,6 +263,8 @@ pub enum Refusal {
 pub enum Read<'a> {
     /// The value.
     Value(&'a [u8]),
+    /// How long the key lasts, if that was asked for.
+    Lasts(Lasting),
     /// The key has no value.
     Missing,
     /// Not to be answered here or now.

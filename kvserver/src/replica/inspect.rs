@@ -119,7 +119,7 @@ impl Replica {
 
     /// The last entry of a whole copy that is not in sync; None if there is none, or it is in the middle of a catch-up.
     #[must_use]
-    pub fn held(&self) -> Option<LogId> {
+    pub fn outdated(&self) -> Option<LogId> {
         let outside = matches!(self.part(), Part::None | Part::Learner);
         self.log.image.base.filter(|_| outside && !self.log.is_blank() && !self.log.distrusted)
     }

@@ -72,7 +72,8 @@ impl Walk {
             let (mut frames, before) = (cut(map, &wanted, most), self.frame_bytes);
             for frame in &frames {
                 self.frame_bytes += frame.bytes;
-                self.cost.records += frame.leaves.iter().map(|leaf| leaf.records.len() as u64).sum::<u64>();
+                self.cost.records +=
+                    frame.leaves.iter().map(|leaf| (leaf.records.len() + leaf.dated.len()) as u64).sum::<u64>();
             }
             self.cost.bytes += (self.frame_bytes - before) as u64;
             traffic.spent(self.frame_bytes - before, single);
@@ -84,17 +85,19 @@ impl Walk {
 /// Cuts the wanted leaves into frames of bounded size; a large leaf goes into several pieces.
 fn cut(map: &SlotMap, wanted: &[bool], most: usize) -> VecDeque<Frame> {
     let (mut frames, mut leaves, mut bytes) = (VecDeque::new(), Vec::new(), 0);
-    for (leaf, records) in map.leaves(wanted) {
-        let mut piece = Leaf { leaf, clear: true, records: Vec::new() };
-        for (key, value) in records {
+    for (leaf, all) in map.leaves(wanted) {
+        let mut piece = Leaf::new(leaf, true);
+        let records = all.records.into_iter().map(|(key, value)| (key, value, None));
+        let dated = all.dated.into_iter().map(|(key, value, until)| (key, value, Some(until)));
+        for (key, value, until) in records.chain(dated) {
             bytes += key.0.len() + value.0.len();
-            piece.records.push((key, value));
+            piece.push(key, value, until);
             if bytes > most {
-                leaves.push(std::mem::replace(&mut piece, Leaf { leaf, clear: false, records: Vec::new() }));
+                leaves.push(std::mem::replace(&mut piece, Leaf::new(leaf, false)));
                 frames.push_back(Frame { leaves: std::mem::take(&mut leaves), bytes: std::mem::take(&mut bytes) });
             }
         }
-        if piece.clear || !piece.records.is_empty() {
+        if piece.clear || !piece.is_empty() {
             leaves.push(piece);
         }
     }
