@@ -11,7 +11,7 @@ use common::view::NodeInfo;
 use common::{BootId, ClusterId, Epoch, Meta, NodeId, NodeState, Slot, StoreUuid, Time};
 use kvserver::client_port::session::Session;
 use kvserver::node::topology::Topology;
-use kvserver::replica::{Action, Event as Happening, Replica, Setup, Token};
+use kvserver::replica::{Action, Event as Happening, Moved, Replica, Setup, Token, Traffic};
 use kvserver::storage::Record;
 use kvserver::storage::codec::put_record;
 
@@ -116,6 +116,7 @@ impl Server {
             peer_addr: format!("s{index}:2"),
             admin_addr: None,
             state: NodeState::Joining,
+            weight: common::view::WEIGHT,
         }
     }
 
@@ -156,6 +157,8 @@ impl World {
             started: server.clock.local(self.now),
             standalone: false,
             confirm_reads: self.plan.confirm_reads,
+            // So few that some have to wait.
+            traffic: Traffic::with_walks(0, 2),
             longest_value: 1 << 20,
             switches: self.options.switches,
         };
@@ -309,6 +312,8 @@ impl World {
                     self.ask(s, ask);
                 }
                 Action::Audited(what) => self.stats.audited(what),
+                Action::Moved(Moved::Walked(_)) => self.stats.bump("walks finished"),
+                Action::Moved(_) => {}
                 Action::Alarm(text) if self.checks.is_forgetful(s) && text.contains("the disk has lost entries") => {
                     self.stats.bump("lost entries noticed");
                 }
@@ -589,6 +594,7 @@ impl World {
         let report = Report {
             slots: process.replicas.iter().filter_map(Replica::report).collect(),
             strays: process.replicas.iter().filter_map(|r| r.stray().map(|epoch| (r.slot(), epoch))).collect(),
+            held: process.replicas.iter().filter_map(|r| r.outdated().map(|last| (r.slot(), last))).collect(),
         };
         if process.welcomed && (report != process.last_report || self.now > process.reported + 1_000_000) {
             process.last_report = report.clone();
