@@ -6,6 +6,7 @@
 
 mod asks;
 mod audits;
+pub mod desk;
 mod fatal;
 mod membership;
 pub(crate) mod metrics;

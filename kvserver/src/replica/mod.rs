@@ -277,7 +277,10 @@ impl Replica {
 
     /// Adopts a newer view, durably (C2 to C6, L4).
     fn adopt(&mut self, now: Time, view: &View, out: &mut Vec<Action>) {
-        if view.slot != self.slot || self.epoch().is_some_and(|epoch| view.epoch <= epoch) {
+        // What C6 forbids: going on in the epoch that was coordinated before the restart.
+        let resumes = self.setup.switches.off(Rule::ResumeEpoch) && matches!(self.role, Role::Former);
+        let old = |epoch| view.epoch < epoch || (view.epoch == epoch && !resumes);
+        if view.slot != self.slot || self.epoch().is_some_and(old) {
             return;
         }
         if let Role::Coordinator(c) = &mut self.role {
