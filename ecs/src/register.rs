@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use common::control::FromEcs;
-use common::view::{NodeInfo, NodeState};
+use common::view::{HIGHEST_WEIGHT, NodeInfo, NodeState};
 use common::{ClusterId, Epoch, NodeId, Rule, Time};
 
 use crate::change::{Change, Departed, Homes, Parting};
@@ -66,7 +66,8 @@ impl Ecs {
             out.push(Action::Disconnect { conn });
             return;
         }
-        let info = caller.info;
+        let weight = caller.info.weight.clamp(1, HIGHEST_WEIGHT);
+        let info = NodeInfo { weight, ..caller.info };
         let (node, boot) = (info.node, info.boot);
         let copied = self.is_of_a_copy(&info);
         self.supersede(&info, out);

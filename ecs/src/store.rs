@@ -323,6 +323,7 @@ mod tests {
             peer_addr: format!("p:{id}"),
             admin_addr: None,
             state: NodeState::Up,
+            weight: common::view::WEIGHT,
         };
         let first = Command::All(vec![Command::Node(node(1)), Command::Found { node: NodeId(1) }]);
         std::iter::once(first).chain((2..6).map(|id| Command::Node(node(id)))).collect()

@@ -42,6 +42,7 @@ impl World {
         let report = Report {
             slots: process.replicas.iter().filter_map(Replica::report).collect(),
             strays: process.replicas.iter().filter_map(|r| r.stray().map(|epoch| (r.slot(), epoch))).collect(),
+            held: process.replicas.iter().filter_map(|r| r.outdated().map(|last| (r.slot(), last))).collect(),
         };
         if process.welcomed && (report != process.last_report || self.now > process.reported + 1_000_000) {
             process.last_report = report.clone();

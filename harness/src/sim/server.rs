@@ -12,7 +12,7 @@ use common::{BootId, ClusterId, NodeId, NodeState, Slot, StoreUuid, Time};
 use kvserver::client_port::session::Session;
 use kvserver::node::desk::Desk;
 use kvserver::node::topology::Topology;
-use kvserver::replica::{Action, Event as Happening, Replica, Setup, Token};
+use kvserver::replica::{Action, Event as Happening, Moved, Replica, Setup, Token, Traffic};
 use kvserver::storage::Record;
 use kvserver::storage::codec::put_record;
 
@@ -154,6 +154,7 @@ impl Server {
             peer_addr: format!("s{index}:2"),
             admin_addr: None,
             state: NodeState::Joining,
+            weight: common::view::WEIGHT,
         }
     }
 
@@ -202,6 +203,8 @@ impl World {
             started: server.clock.local(self.now),
             standalone: false,
             confirm_reads: self.plan.confirm_reads,
+            // So few that some have to wait.
+            traffic: Traffic::with_walks(0, 2),
             longest_value: 1 << 20,
             switches: self.options.switches,
         };
@@ -359,6 +362,8 @@ impl World {
                     self.ask(s, ask);
                 }
                 Action::Audited(what) => self.stats.audited(what),
+                Action::Moved(Moved::Walked(_)) => self.stats.bump("walks finished"),
+                Action::Moved(_) => {}
                 Action::Alarm(text) if self.checks.is_forgetful(s) && text.contains("the disk has lost entries") => {
                     self.stats.bump("lost entries noticed");
                 }
