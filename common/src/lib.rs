@@ -21,6 +21,7 @@ pub mod peer;
 pub mod position;
 pub mod priority;
 pub mod question;
+pub mod resp;
 pub mod retry;
 pub mod ring;
 pub mod sealed;
