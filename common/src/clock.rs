@@ -17,3 +17,10 @@ pub fn wall_millis() -> u64 {
     let t = clock_gettime(ClockId::Realtime);
     u64::try_from(t.tv_sec).unwrap_or(0) * 1_000 + u64::try_from(t.tv_nsec).unwrap_or(0) / 1_000_000
 }
+
+/// Microseconds since the Unix epoch: for people.
+#[must_use]
+pub fn wall_micros() -> u64 {
+    let t = clock_gettime(ClockId::Realtime);
+    u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(t.tv_nsec).unwrap_or(0) / 1_000
+}

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod control;
 pub mod entry;
 pub mod files;
+pub mod forward;
 pub mod frame;
 #[cfg(feature = "health")]
 mod health;
@@ -25,6 +26,7 @@ pub mod resp;
 pub mod retry;
 pub mod ring;
 pub mod sealed;
+pub mod sessions;
 pub mod switches;
 pub mod text;
 pub mod throttle;

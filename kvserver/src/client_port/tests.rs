@@ -33,7 +33,7 @@ async fn server(settings: Settings) -> Server {
     let replies = Replies::new();
     let stub = Stub::new(replies.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = ClientPort::with(listener, settings, Backend::Stub(stub.clone()), replies).unwrap();
+    let port = ClientPort::with(listener, settings, Backend::Stub(stub.clone()), replies, Arc::default()).unwrap();
     Server { port, stub }
 }
 

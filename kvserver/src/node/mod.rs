@@ -38,6 +38,7 @@ use wishes::Wishes;
 
 use crate::links::Links;
 use crate::questions::Questions;
+use crate::relay::Relay;
 use crate::replica::{Event, Read, Refusal, Reply, Scan, Token, Write};
 use crate::replies::Replies;
 
@@ -62,6 +63,7 @@ pub struct Node {
     replies: Arc<Replies>,
     metrics: Metrics,
     questions: Questions,
+    relay: Relay,
     audits: Audits,
     serving: OnceLock<Serving>,
     /// Set together with `serving`, for those who wait for it.
@@ -111,12 +113,27 @@ impl Node {
         serving.slots.with(self, serving.slots.of(key), |replica, out| f(replica.read(now, key, token, out)))
     }
 
+    /// How long `key` lasts; otherwise as [`Node::read`].
+    pub fn lasting<R>(&self, now: Time, key: &[u8], token: Token, f: impl FnOnce(Read<'_>) -> R) -> R {
+        self.read(now, key, token, |read| match read {
+            Read::Value(_) => f(Read::Lasts(crate::replica::Lasting::Forever)),
+            other => f(other),
+        })
+    }
+
     /// Reads a page of the records of the slot in which `at` lies, after a key or from the first.
     pub fn scan(&self, now: Time, at: Position, after: Option<&[u8]>, token: Token) -> Scan {
         let Some(serving) = self.serving.get() else { return Scan::Refused(Refusal::Unavailable(UNREGISTERED)) };
         let (slot, last) = serving.slots.at(at);
 
         serving.slots.with(self, slot, |replica, out| replica.scan(now, last, after, token, out))
+    }
+
+    /// Lists keys of a slot; None: the answer comes for the token.
+    pub fn keys(&self, now: Time, slot: Slot, from: u64, count: u32, token: Token) -> Option<Reply> {
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let listed = self.with_slot(slot, |replica, out| replica.keys(now, from, count, token, out));
+        listed.unwrap_or(Some(Reply::Refused(Refusal::Unavailable(UNREGISTERED))))
     }
 
     /// Starts a write; it is answered through [`Replies`], perhaps before this returns.
@@ -223,6 +240,10 @@ impl Node {
 
     pub(crate) fn links(&self) -> &Links {
         &self.links
+    }
+
+    pub(crate) fn relaying(&self) -> &Relay {
+        &self.relay
     }
 
     pub(crate) fn store(&self) -> &Store {

@@ -258,7 +258,7 @@ impl Coordinator {
                 let old = ctx.log.newest(&write.key).map(|old| Blob(Bytes::copy_from_slice(old)));
                 (Op::Swap { key: write.key, value, old }, if exists { Outcome::Updated } else { Outcome::Created })
             }
-            WriteOp::Probe => (Op::Noop, Outcome::Missing),
+            WriteOp::Probe | WriteOp::Update(_) => (Op::Noop, Outcome::Missing),
             WriteOp::Delete if exists => (Op::Delete { key: write.key }, Outcome::Deleted),
             WriteOp::Delete => (Op::Noop, Outcome::Missing),
         };

@@ -31,7 +31,9 @@ use common::text::encode_page;
 use common::view::Part;
 use common::{BootId, Epoch, NodeId, Rule, Slot, Switches, Time, Timing, View};
 
-pub use self::action::{Action, Audited, Event, Extent, Read, Refusal, Reply, Scan, Token, Told, Write, WriteOp};
+pub use self::action::{
+    Action, Audited, Event, Extent, Lasting, Read, Refusal, Reply, Scan, Token, Told, Write, WriteOp,
+};
 use self::coordinator::{Coordinator, Ctx, Phase};
 use self::follower::Follower;
 use self::lease::Leases;
@@ -429,6 +431,17 @@ impl Replica {
         self.wait_to_read(now, Want::Extent, token, out).map(Err)
     }
 
+    /// Lists keys in the order of their places, from one on: linearizable like a read, of all keys at once. None: the answer
+    /// comes as an [`Action::Reply`]. `now` must have been read after the question arrived.
+    pub fn keys(&mut self, now: Time, from: u64, count: usize, token: Token, out: &mut Vec<Action>) -> Option<Reply> {
+        match self.leave(now, None) {
+            Leave::Now => return Some(Reply::Keys(self.log.image.map.keys_from(from, count))),
+            Leave::Refused(refusal) => return Some(Reply::Refused(refusal)),
+            Leave::AskCoordinator | Leave::Confirm | Leave::Wait => {}
+        }
+        self.wait_to_read(now, Want::Keys { from, count }, token, out).map(Reply::Refused)
+    }
+
     fn extent_now(&self) -> Extent {
         let map = &self.log.image.map;
         let (first, last) = (map.first().map(Bytes::copy_from_slice), map.last().map(Bytes::copy_from_slice));
@@ -518,7 +531,7 @@ impl Replica {
         if waiting.need == Need::Leave {
             let key: Option<&[u8]> = match &waiting.asker {
                 Asker::Client { want: Want::Key(key), .. } => Some(key),
-                Asker::Client { want: Want::Page { .. } | Want::Extent, .. } => None,
+                Asker::Client { want: Want::Page { .. } | Want::Extent | Want::Keys { .. }, .. } => None,
                 // Asked as a coordinator, where no key is dirty to a reader.
                 Asker::Member { .. } => Some(&[]),
             };
@@ -569,6 +582,7 @@ impl Replica {
                 let reply = match want {
                     Want::Key(key) => Reply::Value(self.value(key).map(|value| reads::shared(value, out))),
                     Want::Extent => Reply::Extent(self.extent_now()),
+                    Want::Keys { from, count } => Reply::Keys(self.log.image.map.keys_from(*from, *count)),
                     Want::Page { last, after } => {
                         Reply::Page(encode_page(*last, self.log.image.map.after(after.as_deref())))
                     }

@@ -54,6 +54,6 @@ fn weight(write: &Write) -> usize {
     write.key.len()
         + match &write.op {
             WriteOp::Put(value) | WriteOp::Swap(value) => value.len(),
-            WriteOp::Delete | WriteOp::Probe => 0,
+            WriteOp::Delete | WriteOp::Probe | WriteOp::Update(_) => 0,
         }
 }

@@ -27,6 +27,8 @@ pub(super) enum Want {
     Page { last: Position, after: Option<Bytes> },
     /// How many records there are, and the outermost keys.
     Extent,
+    /// Keys from a place on, about so many.
+    Keys { from: u64, count: usize },
 }
 
 /// What a read waits for.

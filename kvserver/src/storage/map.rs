@@ -9,11 +9,15 @@ use std::ops::Bound;
 use bytes::Bytes;
 use common::Op;
 use common::blob::Blob;
+use common::forward::{Keys, PLACES, place};
 use common::peer::Leaf;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// Leaves per slot.
 pub const LEAVES: u16 = 1024;
+
+/// In at most about so many pieces all keys are listed.
+const PIECES: usize = 64;
 
 /// Committed records, ordered by key.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -141,6 +145,25 @@ impl SlotMap {
     #[must_use]
     pub fn last(&self) -> Option<&[u8]> {
         self.records.last_key_value().map(|(key, _)| &**key)
+    }
+
+    /// About `count` keys from this place on, in the order of places. All keys of one place are told together.
+    ///
+    /// The records are not kept in that order, so all keys are looked at. Therefore a long list is told in few pieces
+    /// whatever `count` says.
+    #[must_use]
+    pub fn keys_from(&self, from: u64, count: usize) -> Keys {
+        let count = count.max(self.records.len() / PIECES).max(1);
+        let mut found: Vec<(u64, &[u8])> = self.records.keys().map(|key| (place(key), &**key)).collect();
+        found.retain(|(place, _)| *place >= from);
+        if found.len() > count {
+            found.select_nth_unstable(count - 1);
+            let last = found[..count].iter().map(|(place, _)| *place).max().unwrap_or(PLACES);
+            found.retain(|(place, _)| *place <= last);
+            let next = Some(last + 1).filter(|next| *next < PLACES);
+            return Keys { keys: found.into_iter().map(|(_, key)| Blob(Bytes::copy_from_slice(key))).collect(), next };
+        }
+        Keys { keys: found.into_iter().map(|(_, key)| Blob(Bytes::copy_from_slice(key))).collect(), next: None }
     }
 
     /// The leaf a key belongs to.

@@ -1,0 +1,1 @@
+//! Redis commands over a session, with a stand-in for the node.
