@@ -2,7 +2,7 @@
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::time::Time;
+use crate::time::{Time, Wall};
 
 /// `CLOCK_BOOTTIME`: never set, never stepped, and running on while the machine sleeps, which a lease must notice.
 #[must_use]
@@ -23,4 +23,13 @@ pub fn wall_millis() -> u64 {
 pub fn wall_micros() -> u64 {
     let t = clock_gettime(ClockId::Realtime);
     u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(t.tv_nsec).unwrap_or(0) / 1_000
+}
+
+/// How the wall clock stands to [`now`]. Never too far ahead, so that no key is gone before its deadline: the thread may
+/// lose its processor between the looks at the two clocks.
+#[must_use]
+pub fn wall() -> Wall {
+    let t = clock_gettime(ClockId::Realtime);
+    let micros = i64::from(t.tv_sec).saturating_mul(1_000_000).saturating_add(i64::from(t.tv_nsec) / 1_000);
+    Wall { ahead: Some(micros.saturating_sub_unsigned(now().0)) }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::blob::{self, Blob};
 use crate::ids::{ClientId, Epoch, Seq};
+use crate::update::{Becomes, Came};
 
 /// Names one entry of one slot for ever (invariant I4).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
@@ -45,6 +46,16 @@ pub enum Op {
         /// Its value until now, if it had one.
         old: Option<Blob>,
     },
+    /// What else can become of the key: deadlines, and answers that a retry must be told again.
+    Update {
+        /// The key.
+        #[serde(with = "blob")]
+        key: Bytes,
+        /// What becomes of it.
+        becomes: Becomes,
+        /// The bytes in the answer to the request, if the client gave an id and there are any.
+        told: Option<Blob>,
+    },
     /// Nothing changes; the entry only records the outcome of a request (a delete of a missing key), or proves that
     /// entries commit.
     Noop,
@@ -55,8 +66,8 @@ impl Op {
     #[must_use]
     pub fn key(&self) -> Option<&Bytes> {
         match self {
-            Op::Put { key, .. } | Op::Swap { key, .. } | Op::Delete { key } => Some(key),
-            Op::Noop => None,
+            Op::Update { becomes: Becomes::Same, .. } | Op::Noop => None,
+            Op::Put { key, .. } | Op::Swap { key, .. } | Op::Delete { key } | Op::Update { key, .. } => Some(key),
         }
     }
 }
@@ -73,6 +84,8 @@ pub enum Outcome {
     Deleted,
     /// A delete of a key that was not there.
     Missing,
+    /// What came of an [`Update`](crate::update::Update) with a request id.
+    Came(Came),
 }
 
 /// Makes a write exactly-once: see [`crate::retry`].
@@ -107,6 +120,10 @@ impl Entry {
             Op::Put { key, value } => key.len() + value.len(),
             Op::Swap { key, value, old } => key.len() + value.len() + old.as_ref().map_or(0, |old| old.0.len()),
             Op::Delete { key } => key.len(),
+            Op::Update { key, becomes, told } => {
+                let value = if let Becomes::Value { value, .. } = becomes { value.len() } else { 0 };
+                key.len() + value + told.as_ref().map_or(0, |told| told.0.len())
+            }
             Op::Noop => 0,
         }
     }

@@ -72,8 +72,33 @@ pub struct Leaf {
     pub leaf: u16,
     /// Whether everything the learner has in this leaf goes first. Later pieces of a large leaf do not say so.
     pub clear: bool,
-    /// The coordinator's committed records.
+    /// The coordinator's committed records,
     pub records: Vec<(Blob, Blob)>,
+    /// and those that have a deadline, in milliseconds since the Unix epoch.
+    #[serde(default)]
+    pub dated: Vec<(Blob, Blob, u64)>,
+}
+
+impl Leaf {
+    /// A piece without records.
+    #[must_use]
+    pub fn new(leaf: u16, clear: bool) -> Leaf {
+        Leaf { leaf, clear, records: Vec::new(), dated: Vec::new() }
+    }
+
+    /// Adds a record.
+    pub fn push(&mut self, key: Blob, value: Blob, until: Option<u64>) {
+        match until {
+            None => self.records.push((key, value)),
+            Some(until) => self.dated.push((key, value, until)),
+        }
+    }
+
+    /// Whether there are no records.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.dated.is_empty()
+    }
 }
 
 /// A data message. Every variant names the slot and the sender's epoch.
@@ -140,7 +165,8 @@ pub enum PeerMsg {
         /// The receiver's matching end.
         have: Seq,
     },
-    /// Member to coordinator: what is committed now? For a read of a key whose newest entry is not known committed (R2).
+    /// Member to coordinator: what is committed now? For a read of a key whose newest entry is not known committed (R2), or
+    /// whose deadline is near (W3).
     ReadIndex {
         /// Slot.
         slot: Slot,
@@ -148,6 +174,8 @@ pub enum PeerMsg {
         epoch: Epoch,
         /// The member's number for the question.
         read: u64,
+        /// The key, if it is one that is read: the coordinator removes it first if its deadline has passed.
+        key: Option<Blob>,
     },
     /// The answer, given under a valid lease only.
     ReadIndexAck {

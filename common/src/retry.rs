@@ -7,9 +7,9 @@
 //! Three bounds, all deterministic. Per client the last [`WINDOW`] results are kept. Per slot the [`CLIENTS`] youngest
 //! clients are kept, by [`ClientId`] order, which is start order: so one number, `horizon`, tells a client that was
 //! forgotten from one that never wrote here. The cost: a client that has been running for longer than 1,024 younger ones
-//! loses the safety of its retries in that slot, and is told so (*unknown*), never lied to. And of the values that `getset`
-//! has replaced, which a retry must be told again, the last [`OLD_BYTES`] are kept per slot (one more if it is larger):
-//! those forgotten first are the oldest, or those that their client has the answer to.
+//! loses the safety of its retries in that slot, and is told so (*unknown*), never lied to. And of the bytes in answers (the
+//! values that were replaced, and sums that are text), which a retry must be told again, the last [`OLD_BYTES`] are kept per
+//! slot (one more if it is larger): those forgotten first are the oldest, or those that their client has the answer to.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ pub const WINDOW: usize = 64;
 ///
 /// In simulation builds so few that runs get there.
 pub const CLIENTS: usize = if cfg!(feature = "switches") { 6 } else { 1024 };
-/// Bytes of replaced values kept per slot: a client asks again within seconds, and 256 slots hold 64 MiB at most.
+/// Bytes of answers kept per slot: a client asks again within seconds, and 256 slots hold 64 MiB at most.
 pub const OLD_BYTES: usize = 256 << 10;
 /// What keeping one costs beside its bytes.
 const OLD_COST: usize = 64;
@@ -55,7 +55,7 @@ struct Session {
     results: BTreeMap<u64, Outcome>,
 }
 
-/// A value that a request has replaced.
+/// The bytes in the answer to a request: the value that it replaced, as a rule.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 struct Old {
     request: (ClientId, u64),
@@ -74,7 +74,7 @@ pub struct RetryTable {
     /// The oldest clients, up to this id, have been forgotten.
     horizon: Option<ClientId>,
     clients: BTreeMap<ClientId, Session>,
-    /// Replaced values, oldest first.
+    /// Bytes of answers, oldest first.
     #[serde(default)]
     olds: Vec<Old>,
 }
@@ -115,17 +115,20 @@ impl RetryTable {
         }
     }
 
-    /// Records the outcome of an applied entry that answers `request`, with the value that it replaced if that was asked
-    /// for.
+    /// Records the outcome of an applied entry that answers a request, with the bytes that belong to the answer.
     pub fn record_entry(&mut self, entry: &Entry) {
         let Some(request) = &entry.request else { return };
         self.record(request, entry.outcome);
-        if self.olds.is_empty() && !matches!(entry.op, Op::Swap { .. }) {
+        let told = match &entry.op {
+            Op::Swap { old: told, .. } | Op::Update { told, .. } => told.as_ref(),
+            _ => None,
+        };
+        if self.olds.is_empty() && told.is_none() {
             return;
         }
         let answered = |old: &Old| old.request.0 == request.client && old.request.1 < request.lowest_unacked;
         self.olds.retain(|old| !answered(old));
-        if let Op::Swap { old: Some(value), .. } = &entry.op {
+        if let Some(value) = told {
             self.olds.push(Old { request: (request.client, request.seq), value: value.clone() });
         }
         let mut bytes: usize = self.olds.iter().map(Old::cost).sum();
@@ -137,7 +140,7 @@ impl RetryTable {
         self.olds.drain(..forgotten);
     }
 
-    /// The value that a request has replaced, if it is still kept.
+    /// The bytes in the answer to a request, if they are still kept.
     #[must_use]
     pub fn replaced(&self, request: &RequestId) -> Option<&Blob> {
         self.olds.iter().find(|old| old.request == (request.client, request.seq)).map(|old| &old.value)
@@ -160,6 +163,7 @@ impl RetryTable {
 mod tests {
     use super::*;
     use crate::entry::LogId;
+    use crate::update::{Becomes, Updated, Wrong};
 
     fn request(client: u128, seq: u64, lowest_unacked: u64) -> RequestId {
         RequestId { client: ClientId(client), seq, lowest_unacked }
@@ -196,6 +200,38 @@ mod tests {
         assert!(table.olds.iter().map(Old::cost).sum::<usize>() <= OLD_BYTES);
         table.record_entry(&swap(request(2, 21, 1), OLD_BYTES * 2));
         assert_eq!(table.olds.len(), 1, "the last one is always kept");
+    }
+
+    #[test]
+    fn the_answer_of_an_update_is_put_together_again() {
+        let mut table = RetryTable::default();
+        let answers = [
+            Updated::Done { old: Some("v".into()) },
+            Updated::Done { old: None },
+            Updated::Unchanged { old: Some("v".into()) },
+            Updated::Number(-7),
+            Updated::Text("1.5".into()),
+            Updated::Length(9),
+            Updated::Wrong(Wrong::Overflow),
+        ];
+        for (answer, seq) in answers.iter().zip(1..) {
+            let (came, bytes) = answer.clone().split();
+            let op = Op::Update { key: "k".into(), becomes: Becomes::Same, told: bytes.map(Blob) };
+            table.record_entry(&Entry { op, outcome: Outcome::Came(came), ..swap(request(1, seq, 1), 0) });
+        }
+        let again = |table: &RetryTable, seq| {
+            let request = request(1, seq, 1);
+            let Known::Done(Outcome::Came(came)) = table.lookup(&request) else { panic!("it was recorded") };
+            came.whole(table.replaced(&request))
+        };
+        for (answer, seq) in answers.iter().zip(1..) {
+            assert_eq!(again(&table, seq).as_ref(), Some(answer));
+        }
+        table.record_entry(&swap(request(2, 1, 1), OLD_BYTES * 2));
+        assert_eq!(again(&table, 1), None, "the bytes are gone");
+        assert_eq!(again(&table, 4), Some(Updated::Number(-7)));
+        let kept: RetryTable = serde_json::from_str(&serde_json::to_string(&table).unwrap()).unwrap();
+        assert_eq!(kept, table);
     }
 
     #[test]

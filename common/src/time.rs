@@ -44,6 +44,36 @@ impl fmt::Debug for Time {
     }
 }
 
+/// How the wall clock stands to [`Time`] on one machine: for deadlines of keys, and for nothing else. Cores are told it anew
+/// by their shell at least every 100 ms and before each event, so that a wall clock that was set is followed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Wall {
+    /// How far it is ahead, in microseconds. None: not known, and no deadline ever passes.
+    pub ahead: Option<i64>,
+}
+
+impl Wall {
+    /// Milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn millis(self, now: Time) -> Option<u64> {
+        self.ahead.map(|ahead| now.0.saturating_add_signed(ahead) / 1000)
+    }
+
+    /// Whether a deadline (in milliseconds since the Unix epoch) has passed.
+    #[must_use]
+    pub fn is_past(self, now: Time, deadline: u64) -> bool {
+        self.millis(now).is_some_and(|wall| deadline <= wall)
+    }
+
+    /// When a deadline will have passed, if the wall clock is not set.
+    #[must_use]
+    pub fn time_of(self, deadline: u64) -> Time {
+        self.ahead.map_or(Time::MAX, |ahead| {
+            Time(deadline.saturating_mul(1000).saturating_add_signed(ahead.saturating_neg()))
+        })
+    }
+}
+
 /// The largest deviation of any clock's rate from real time, in percent. A lease is shortened by it where it is held and
 /// a promise lengthened by it where it was given, so two clocks may even drift apart in opposite directions.
 pub const DRIFT_PERCENT: u32 = 2;

@@ -7,6 +7,8 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::blob::{self, Blob};
+
 /// A write whose outcome depends on what the key holds.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Update {
@@ -98,6 +100,90 @@ pub enum Updated {
     Length(u64),
     /// It cannot be done to this value, and nothing was changed.
     Wrong(Wrong),
+}
+
+/// What becomes of a key: the whole of what the log says of an [`Update`] (W3).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Becomes {
+    /// It stays as it is; only the answer is kept.
+    Same,
+    /// It is gone.
+    Gone,
+    /// It is gone because this deadline of it has passed.
+    Expired {
+        /// The deadline.
+        at: u64,
+    },
+    /// It has this value and this deadline.
+    Value {
+        /// The value.
+        #[serde(with = "blob")]
+        value: Bytes,
+        /// The deadline, if it has one.
+        until: Option<u64>,
+    },
+    /// It has the value that it had, and this deadline.
+    Lasting {
+        /// The deadline, if it has one.
+        until: Option<u64>,
+    },
+}
+
+/// What is kept of an [`Updated`] for those who ask again, beside the bytes in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Came {
+    /// [`Updated::Done`].
+    Done {
+        /// Whether there was a value before.
+        had: bool,
+    },
+    /// [`Updated::Unchanged`].
+    Unchanged {
+        /// Whether there is a value.
+        had: bool,
+    },
+    /// [`Updated::Number`].
+    Number(i64),
+    /// [`Updated::Text`].
+    Text,
+    /// [`Updated::Length`].
+    Length(u64),
+    /// [`Updated::Wrong`].
+    Wrong(Wrong),
+}
+
+impl Updated {
+    /// Takes the answer apart: what is small, and the bytes.
+    #[must_use]
+    pub fn split(self) -> (Came, Option<Bytes>) {
+        match self {
+            Updated::Done { old } => (Came::Done { had: old.is_some() }, old),
+            Updated::Unchanged { old } => (Came::Unchanged { had: old.is_some() }, old),
+            Updated::Number(sum) => (Came::Number(sum), None),
+            Updated::Text(text) => (Came::Text, Some(text)),
+            Updated::Length(length) => (Came::Length(length), None),
+            Updated::Wrong(wrong) => (Came::Wrong(wrong), None),
+        }
+    }
+}
+
+impl Came {
+    /// Puts the answer together again. None: the bytes that belong to it are no longer kept.
+    #[must_use]
+    pub fn whole(self, bytes: Option<&Blob>) -> Option<Updated> {
+        let bytes = bytes.map(|bytes| bytes.0.clone());
+        let old = |had: bool| if had { bytes.clone().map(Some) } else { Some(None) };
+        Some(match self {
+            Came::Done { had } => Updated::Done { old: old(had)? },
+            Came::Unchanged { had } => Updated::Unchanged { old: old(had)? },
+            Came::Number(sum) => Updated::Number(sum),
+            Came::Text => Updated::Text(bytes?),
+            Came::Length(length) => Updated::Length(length),
+            Came::Wrong(wrong) => Updated::Wrong(wrong),
+        })
+    }
 }
 
 /// Why an [`Update`] cannot be done.

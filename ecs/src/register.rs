@@ -86,6 +86,10 @@ impl Ecs {
         }
         self.detector.registered(node, boot, conn, now);
         self.settle(now, commands, BTreeMap::new(), out);
+        if !self.cluster.nodes().contains_key(&node) {
+            // Its coming was all that its leave still waited for: it was told goodbye already.
+            return;
+        }
         self.welcome(now, conn, node, boot, out);
         self.tell_to_wait(conn, node, out);
         self.wake(now);

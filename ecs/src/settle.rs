@@ -117,7 +117,8 @@ impl Ecs {
         self.deferred.remove(&node);
         self.reports.forget(node);
         let departed = self.cluster.departed(node).is_some();
-        if let Some(conn) = conn.filter(|conn| departed && self.conns.remove(conn).is_some()) {
+        if let Some(conn) = conn.filter(|_| departed) {
+            self.conns.remove(&conn);
             let slots = self.cluster.views().iter().filter(|view| self.reports.active(view));
             let slots = slots.map(|view| (view.slot, view.epoch)).collect();
             out.push(Action::Send { conn, msg: FromEcs::Drop { slots } });

@@ -163,6 +163,7 @@ fn options(config: &Config, clients: SocketAddr, admin: Option<SocketAddr>) -> N
         peer_host: config.host.clone(),
         admin_addr: admin.map(reached),
         confirm_reads: config.confirm_reads,
+        longest_value: config.limits.value,
         checkpoint_every: config.checkpoint_every,
         audit_every: config.audit_every,
         salvage: config.salvage,

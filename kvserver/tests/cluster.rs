@@ -3,9 +3,10 @@
 
 mod support;
 
+use common::update::{Expiry, Only, Update, Updated};
 use common::{NodeId, Outcome};
 use kvserver::node::Fatal;
-use kvserver::replica::{Refusal, Reply};
+use kvserver::replica::{Lasting, Refusal, Reply};
 use support::fake_ecs::FakeEcs;
 use support::{Server, TempDir, eventually, value};
 
@@ -114,6 +115,37 @@ async fn the_cluster_goes_on_without_a_killed_server() {
         assert_eq!(cluster.put(&key, "after").await, Outcome::Updated);
         cluster.read_everywhere(&key, "after").await;
     }
+}
+
+/// Nobody reads the keys meanwhile: whoever coordinates removes them, and a deadline outlives the coordinator it was given to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deadlines_are_kept_by_all_and_by_the_next_coordinator() {
+    let cluster = Cluster::of(3).await;
+    let now = common::clock::wall_millis();
+    let (soon, late) = (now + 5_000, now + 3_600_000);
+    for number in 0..20u64 {
+        let at = if number < 10 { soon } else { late };
+        let (key, expiry) = (format!("key{number}"), Expiry::At(at));
+        let set = Update::Set { value: "v".into(), only: Only::Always, expiry };
+        let done = Reply::Updated(Updated::Done { old: None });
+        assert_eq!(cluster.coordinator(&key).update(&key, set).await, done);
+        for server in cluster.alive() {
+            assert_eq!(server.lasting(&key).await, Reply::Lasts(Lasting::Until(at)), "{key}");
+        }
+    }
+    let dead = cluster.servers[1].node.identity().node;
+    cluster.servers[1].node.halt();
+    cluster.ecs.bury(dead);
+    for number in 0..20 {
+        let key = format!("key{number}");
+        for server in cluster.alive() {
+            match number {
+                0..10 => support::until_missing(server, &key).await,
+                _ => assert_eq!(server.lasting(&key).await, Reply::Lasts(Lasting::Until(late)), "{key}"),
+            }
+        }
+    }
+    assert!(common::clock::wall_millis() >= soon, "none was gone before its deadline");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

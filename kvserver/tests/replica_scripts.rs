@@ -12,9 +12,11 @@ use bytes::Bytes;
 use common::peer::{Beacon, BeaconAck, Identity, PeerMsg};
 use common::position::Position;
 use common::text::decode_page;
-use common::{BootId, ClientId, Epoch, NodeId, RequestId, Slot, StoreUuid, Switches, Time, Timing, View};
+use common::update::{ExpireOnly, Expiry, Only, Update};
+use common::{BootId, ClientId, Epoch, NodeId, RequestId, Slot, StoreUuid, Switches, Time, Timing, View, Wall};
 use goldenscript::{ArgumentConsumer, Command, Context, Runner};
 use kvserver::replica::{Action, Event, Read, Replica, Reply, Scan, Setup, Token, Write, WriteOp};
+use kvserver::storage::map::Held;
 use kvserver::storage::{Record, SlotImage};
 
 struct Node {
@@ -36,6 +38,9 @@ struct World {
     tokens: u64,
     /// How far a node's clock is ahead, in microseconds: it may jump when its machine restarts.
     ahead: BTreeMap<NodeId, u64>,
+    /// How far the wall clocks are ahead of those, in microseconds, once a script has said so; and of single nodes.
+    wall: Option<i64>,
+    walls: BTreeMap<NodeId, i64>,
 }
 
 impl World {
@@ -45,11 +50,14 @@ impl World {
 
     fn node(&mut self, id: NodeId) -> &mut Node {
         let now = self.clock(id);
-        self.nodes.entry(id).or_insert_with(|| {
+        let ahead = self.walls.get(&id).copied().or(self.wall);
+        let node = self.nodes.entry(id).or_insert_with(|| {
             let disk = SlotImage::empty();
             let replica = Replica::new(Slot(0), setup(id, 1, now), disk.clone());
             Node { replica, boot: 1, disk, unsynced: Vec::new(), held: false }
-        })
+        });
+        node.replica.set_wall(Wall { ahead });
+        node
     }
 
     fn handle(&mut self, id: NodeId, event: Event, log: &mut String) {
@@ -104,9 +112,14 @@ impl World {
         let mut args = command.consume_args();
         let id = NodeId(args.next_pos().ok_or("node")?.parse()?);
         let (count, size) = (named(&mut args, "count")?.unwrap_or(0u32), named(&mut args, "size")?.unwrap_or(0));
+        let at = named(&mut args, "at")?;
         args.reject_next()?;
         for i in 0..count {
-            let (key, op) = (Bytes::from(format!("bulk{i}")), WriteOp::Put(Bytes::from(vec![b'v'; size])));
+            let (key, value) = (Bytes::from(format!("bulk{i}")), Bytes::from(vec![b'v'; size]));
+            let op = match at {
+                None => WriteOp::Put(value),
+                Some(at) => WriteOp::Update(Update::Set { value, only: Only::Always, expiry: Expiry::At(at) }),
+            };
             let write = Write { key, op, request: None, retry: false };
             self.handle(id, Event::Write { write, token: Token::default() }, &mut String::new());
         }
@@ -191,7 +204,10 @@ impl World {
             let epoch = replica.view().map_or(0, |v| v.epoch.0);
             let reads = if replica.may_read(now) { "reads" } else { "no reads" };
             let map = &replica.image().map;
-            let mut records: Vec<String> = map.iter().map(|(k, v)| format!("{}={}", text_of(k), text_of(v))).collect();
+            let until = |until: Option<u64>| until.map_or(String::new(), |until| format!("@{until}"));
+            let record =
+                |(k, held): (&[u8], Held<'_>)| format!("{}={}{}", text_of(k), text_of(held.value), until(held.until));
+            let mut records: Vec<String> = map.all().map(record).collect();
             if records.len() > 10 {
                 records = vec![format!("{} records", map.len())];
             }
@@ -238,14 +254,87 @@ impl World {
         if let WriteOp::Put(value) | WriteOp::Swap(value) = &mut op {
             *value = args.next_pos().ok_or("value")?.to_string().into();
         }
-        let (client, seq) = (named(&mut args, "client")?, named(&mut args, "seq")?.unwrap_or(1));
-        let retry = named(&mut args, "retry")?.unwrap_or(false);
-        let lowest_unacked = named(&mut args, "lowest")?.unwrap_or(1);
+        let (request, retry) = request_of(&mut args)?;
         args.reject_next()?;
-        let request = client.map(|c: u128| RequestId { client: ClientId(c), seq, lowest_unacked });
+        self.start(id, Write { key, op, request, retry }, log);
+        Ok(())
+    }
+
+    fn start(&mut self, id: NodeId, write: Write, log: &mut String) {
         self.tokens += 1;
         let token = Token { conn: 0, index: self.tokens };
-        self.handle(id, Event::Write { write: Write { key, op, request, retry }, token }, log);
+        self.handle(id, Event::Write { write, token }, log);
+    }
+
+    /// `update NODE KEY WHAT [ARGUMENT] [at=MS] [only=CONDITION]`, and the request id as for other writes.
+    fn update(&mut self, command: &Command, log: &mut String) -> Result<(), Box<dyn Error>> {
+        let mut args = command.consume_args();
+        let node = args.next_pos().ok_or("node")?.to_string();
+        let key = args.next_pos().ok_or("key")?.to_string();
+        let what = args.next_pos().ok_or("what")?.to_string();
+        let text = args.next_pos().map_or(String::new(), ToString::to_string);
+        let (at, only) = (named(&mut args, "at")?, named::<String>(&mut args, "only")?.unwrap_or_default());
+        let update = match what.as_str() {
+            "set" => {
+                let only = match only.as_str() {
+                    "missing" => Only::Missing,
+                    "present" => Only::Present,
+                    _ => Only::Always,
+                };
+                let keep = named(&mut args, "keep")?.unwrap_or(false);
+                let expiry = at.map_or(if keep { Expiry::Keep } else { Expiry::Never }, Expiry::At);
+                Update::Set { value: text.into(), only, expiry }
+            }
+            "take" => Update::Take,
+            "add" => Update::Add(text.parse()?),
+            "add-float" => Update::AddFloat(text.into()),
+            "append" => Update::Append(text.into()),
+            "expire" => {
+                let only = match only.as_str() {
+                    "later" => ExpireOnly::Later,
+                    "no-expiry" => ExpireOnly::NoExpiry,
+                    _ => ExpireOnly::Always,
+                };
+                Update::Expire { at: at.ok_or("at=")?, only }
+            }
+            "persist" => Update::Persist,
+            other => return Err(format!("no update {other}").into()),
+        };
+        let (request, retry) = request_of(&mut args)?;
+        args.reject_next()?;
+        let write = Write { key: key.into(), op: WriteOp::Update(update), request, retry };
+        self.start(NodeId(node.parse()?), write, log);
+        Ok(())
+    }
+
+    fn lasting(&mut self, command: &Command, log: &mut String) -> Result<(), Box<dyn Error>> {
+        let mut args = command.consume_args();
+        let id = NodeId(args.next_pos().ok_or("node")?.parse()?);
+        let key = args.next_pos().ok_or("key")?.to_string();
+        args.reject_next()?;
+        self.tokens += 1;
+        let (token, now, mut out) = (Token { conn: 0, index: self.tokens }, self.clock(id), Vec::new());
+        let read = match self.node(id).replica.lasting(now, key.as_bytes(), token, &mut out) {
+            Read::Later => format!("later (#{})", token.index),
+            Read::Lasts(lasting) => format!("{lasting:?}"),
+            other => format!("{other:?}"),
+        };
+        let _ = writeln!(log, "n{} {read}", id.0);
+        self.perform(id, out, log);
+        Ok(())
+    }
+
+    /// `wall MS [NODE]`: what the wall clocks show now, or one of them.
+    fn set_wall(&mut self, command: &Command) -> Result<(), Box<dyn Error>> {
+        let mut args = command.consume_args();
+        let shown = args.next_pos().ok_or("ms")?.parse::<i64>()? * 1000;
+        let node = args.next_pos().map(|node| node.parse()).transpose()?.map(NodeId);
+        args.reject_next()?;
+        let now = i64::try_from(node.map_or(self.now, |node| self.clock(node).0))?;
+        match node {
+            Some(node) => drop(self.walls.insert(node, shown - now)),
+            None => self.wall = Some(shown - now),
+        }
         Ok(())
     }
 
@@ -271,7 +360,7 @@ impl World {
         let after = args.next_pos().map(str::to_owned);
         args.reject_next()?;
         self.tokens += 1;
-        let (token, now, mut out) = (Token { conn: 0, index: self.tokens }, Time(self.now), Vec::new());
+        let (token, now, mut out) = (Token { conn: 0, index: self.tokens }, self.clock(id), Vec::new());
         let after = after.as_deref().map(str::as_bytes);
         let scan = match self.node(id).replica.scan(now, Position(u128::MAX), after, token, &mut out) {
             Scan::Page(page) => describe_page(&page),
@@ -290,11 +379,11 @@ impl World {
         args.reject_next()?;
         self.tokens += 1;
         let (token, now, mut out) = (Token { conn: 0, index: self.tokens }, self.clock(id), Vec::new());
-        let read = match self.node(id).replica.read(now, key.as_bytes(), token, &mut out) {
+        let read = self.node(id).replica.read(now, key.as_bytes(), token, &mut out, |read| match read {
             Read::Value(value) => format!("value {}", text_of(value)),
             Read::Later => format!("later (#{})", token.index),
             other => format!("{other:?}"),
-        };
+        });
         let _ = writeln!(log, "n{} {read}", id.0);
         self.perform(id, out, log);
         Ok(())
@@ -314,7 +403,16 @@ impl World {
 fn setup(id: NodeId, boot: u64, started: Time) -> Setup {
     let me = Identity { cluster: None, node: id, store: StoreUuid(u128::from(id.0)), boot: BootId(boot) };
     let (standalone, confirm_reads) = (false, false);
-    Setup { me, timing: Timing::default(), started, standalone, confirm_reads, switches: Switches::default() }
+    let (longest_value, switches) = (20, Switches::default());
+    Setup { me, timing: Timing::default(), started, standalone, confirm_reads, longest_value, switches }
+}
+
+/// A write's request id, and whether it is a retry.
+fn request_of(args: &mut ArgumentConsumer<'_>) -> Result<(Option<RequestId>, bool), Box<dyn Error>> {
+    let (client, seq) = (named(args, "client")?, named(args, "seq")?.unwrap_or(1));
+    let retry = named(args, "retry")?.unwrap_or(false);
+    let lowest_unacked = named(args, "lowest")?.unwrap_or(1);
+    Ok((client.map(|c: u128| RequestId { client: ClientId(c), seq, lowest_unacked }), retry))
 }
 
 /// A named argument, parsed.
@@ -396,6 +494,9 @@ impl Runner for World {
             "view" => self.view(command, &mut log)?,
             "put" => self.write(command, WriteOp::Put, &mut log)?,
             "getset" => self.write(command, WriteOp::Swap, &mut log)?,
+            "update" => self.update(command, &mut log)?,
+            "lasting" => self.lasting(command, &mut log)?,
+            "wall" => self.set_wall(command)?,
             "extent" => self.extent(command, &mut log)?,
             "delete" => self.write(command, |_| WriteOp::Delete, &mut log)?,
             "probe" => self.write(command, |_| WriteOp::Probe, &mut log)?,

@@ -3,9 +3,10 @@
 
 mod support;
 
+use common::update::{Expiry, Only, Update, Updated, Wrong};
 use common::{ClusterId, Outcome};
 use kvserver::node::{Fatal, Node, NodeOptions};
-use kvserver::replica::{Refusal, Reply};
+use kvserver::replica::{Lasting, Refusal, Reply};
 use kvserver::replies::Replies;
 use support::fake_ecs::FakeEcs;
 use support::{Server, TempDir, eventually, value};
@@ -38,6 +39,32 @@ async fn a_standalone_server_has_everything_after_a_stop_and_after_a_crash() {
         }
         crash(server).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deadlines_survive_a_stop_and_a_crash_and_pass_meanwhile() {
+    let dir = TempDir::new();
+    let set = |at| Update::Set { value: "v".into(), only: Only::Always, expiry: Expiry::At(at) };
+    let (late, done) = (common::clock::wall_millis() + 3_600_000, Reply::Updated(Updated::Done { old: None }));
+    let server = Server::standalone(&dir);
+    assert_eq!(server.update("late", set(late)).await, done);
+    let soon = common::clock::wall_millis() + 3_000;
+    assert_eq!(server.update("soon", set(soon)).await, done);
+    assert_eq!(server.lasting("soon").await, Reply::Lasts(Lasting::Until(soon)));
+    server.node.stop().await.unwrap();
+    crash(server).await;
+    let server = Server::standalone(&dir);
+    assert_eq!(server.update("late", Update::Add(1)).await, Reply::Updated(Updated::Wrong(Wrong::NotInteger)));
+    assert_eq!(server.lasting("late").await, Reply::Lasts(Lasting::Until(late)));
+    crash(server).await;
+    eventually("the deadline has passed", || common::clock::wall_millis() > soon).await;
+    let server = Server::standalone(&dir);
+    assert_eq!(server.get("soon").await, Reply::Value(None));
+    assert_eq!(server.get("late").await, value("v"));
+    assert_eq!(server.put("late", "w").await, Reply::Written(Outcome::Updated));
+    assert_eq!(server.lasting("late").await, Reply::Lasts(Lasting::Forever));
+    assert_eq!(server.ask(common::text::Whole::NumKeys).await.1, "1");
+    crash(server).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -164,7 +164,8 @@ impl Writer<'_> {
     fn written(&mut self, key: &[u8], value: Option<&[u8]>, outcome: Outcome) {
         let word = match outcome {
             Outcome::Created => "PUT_SUCCESS",
-            Outcome::Updated => "PUT_UPDATE",
+            // The other is never told by this dialect: its words make no such request.
+            Outcome::Updated | Outcome::Came(_) => "PUT_UPDATE",
             Outcome::Deleted => "DELETE_SUCCESS",
             Outcome::Missing => "DELETE_ERROR",
         };
@@ -194,7 +195,7 @@ impl Writer<'_> {
     fn written_counted(&mut self, outcome: Outcome) {
         self.word(match outcome {
             Outcome::Created => "PUTB_SUCCESS",
-            Outcome::Updated => "PUTB_UPDATE",
+            Outcome::Updated | Outcome::Came(_) => "PUTB_UPDATE",
             Outcome::Deleted => "DELETEB_SUCCESS",
             Outcome::Missing => "DELETEB_ERROR",
         });

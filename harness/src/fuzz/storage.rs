@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
+use common::update::Becomes;
 use common::{ClientId, Entry, Epoch, LogId, NodeId, Op, Outcome, RequestId, Seq, Slot, StoreUuid, sealed};
 use kvserver::storage::checkpoint::Label;
 use kvserver::storage::codec::{
@@ -104,7 +105,12 @@ fn story() -> Vec<Record> {
 fn entry(slot: u16, seq: u64) -> Entry {
     let key = Bytes::from(if seq == 4 { vec![0xff, b'k'] } else { format!("key{slot}{}", seq % 3).into_bytes() });
     let value = Bytes::from(if seq == 5 { vec![0x80; 9] } else { format!("value {slot} \"{seq}\"").into_bytes() });
-    let op = if seq == 6 { Op::Delete { key } } else { Op::Put { key, value } };
+    let until = Some(1_795_258_800_000);
+    let op = match seq {
+        2 | 5 => Op::Update { key, becomes: Becomes::Value { value, until }, told: None },
+        6 => Op::Delete { key },
+        _ => Op::Put { key, value },
+    };
     let request = seq.is_multiple_of(2).then_some(RequestId { client: ClientId(9), seq, lowest_unacked: seq });
     Entry { id: LogId { epoch: Epoch(4), seq: Seq(seq) }, op, outcome: Outcome::Created, request }
 }
@@ -157,7 +163,7 @@ fn everything(images: &Images) -> BTreeSet<(Vec<u8>, Vec<u8>)> {
     for image in images.values() {
         all.extend(image.records().map(|(key, value)| (key.to_vec(), value.to_vec())));
         for entry in &image.tail {
-            if let Op::Put { key, value } = &entry.op {
+            if let Op::Put { key, value } | Op::Update { key, becomes: Becomes::Value { value, .. }, .. } = &entry.op {
                 all.insert((key.to_vec(), value.to_vec()));
             }
         }
@@ -224,7 +230,7 @@ pub(super) fn checkpoint(data: &[u8]) {
     let lines: Vec<Vec<u8>> = lines.split(|byte| *byte == b'\n').take(16).map(|line| reseal(line, file)).collect();
     let mut disk = MemDisk::default();
     let mut manifest = Vec::new();
-    let head = format!(r#"{{"format":1,"generation":1,"first_segment":1,"store":"{STORE}","slots":{}}}"#, lines.len());
+    let head = format!(r#"{{"format":2,"generation":1,"first_segment":1,"store":"{STORE}","slots":{}}}"#, lines.len());
     for line in std::iter::once(&seal(head.as_bytes())).chain(&lines) {
         manifest.extend_from_slice(line);
         manifest.push(b'\n');
@@ -272,6 +278,6 @@ pub(super) fn identity(data: &[u8]) {
 
 pub(super) fn identity_seeds() -> Vec<Vec<u8>> {
     let text =
-        format!(r#"{{"format":1,"node":"{ME}","store":"{STORE}","boot":3,"cluster":null,"slots":256,"ready":true}}"#);
+        format!(r#"{{"format":2,"node":"{ME}","store":"{STORE}","boot":3,"cluster":null,"slots":256,"ready":true}}"#);
     vec![[&[0][..], &seal(text.as_bytes())].concat(), [&[1][..], text.as_bytes()].concat()]
 }

@@ -8,6 +8,7 @@ use common::control::{Ask, Change, FromEcs, FromServer, Granted, Heartbeat, Ques
 use common::frame::{self, FrameError};
 use common::peer::{Beacon, BeaconAck, Grant, Hello, HelloAck, Identity, Leaf, PeerMsg, Pulse, Purpose};
 use common::retry::RetryTable;
+use common::update::Becomes;
 use common::view::{ClusterRecord, Meta, NodeInfo, NodeState, View};
 use common::{
     BootId, ClientId, ClusterId, Entry, Epoch, Lineage, LogId, NodeId, Op, Outcome, RequestId, Seq, Slot, StoreUuid,
@@ -118,7 +119,12 @@ fn identity() -> Identity {
 }
 
 fn entry(seq: u64) -> Entry {
-    let op = match seq % 4 {
+    let op = match seq % 5 {
+        4 => Op::Update {
+            key: Bytes::from_static(b"key"),
+            becomes: Becomes::Value { value: Bytes::from_static(b"value"), until: Some(1_795_258_800_000) },
+            told: Some(Blob(Bytes::from_static(b"old"))),
+        },
         0 => Op::Put { key: Bytes::from_static(b"key"), value: Bytes::from_static(b"\xffvalue") },
         1 => Op::Delete { key: Bytes::from_static(b"key") },
         2 => {
@@ -160,8 +166,10 @@ pub(super) fn view(slot: u16, epoch: u64, coordinator: u64) -> View {
 
 fn messages() -> Vec<PeerMsg> {
     let (slot, epoch, walk) = (Slot(3), Epoch(4), 5);
-    let leaf =
-        Leaf { leaf: 7, clear: true, records: vec![(Blob(Bytes::from_static(b"k")), Blob(Bytes::from_static(b"v")))] };
+    let mut leaf = Leaf::new(7, true);
+    let blob = |text: &'static str| Blob(Bytes::from_static(text.as_bytes()));
+    leaf.push(blob("k"), blob("v"), None);
+    leaf.push(blob("l"), blob("w"), Some(1_795_258_800_000));
     vec![
         PeerMsg::Sync { view: Box::new(view(3, 4, 1)), lineage: lineage(), end: Seq(9), commit: Seq(8) },
         PeerMsg::SyncAck { slot, epoch, at: Some(Seq(7)), commit: Seq(6), store: StoreUuid(12), boot: BootId(3) },
@@ -170,12 +178,12 @@ fn messages() -> Vec<PeerMsg> {
             epoch,
             rank: 1,
             prev: LogId::default(),
-            entries: (1..4).map(entry).collect(),
+            entries: (1..6).map(entry).collect(),
             commit: Seq(0),
         },
         PeerMsg::PutAck { slot, epoch, end: Seq(9) },
         PeerMsg::PutGap { slot, epoch, have: Seq(2) },
-        PeerMsg::ReadIndex { slot, epoch, read: 8 },
+        PeerMsg::ReadIndex { slot, epoch, read: 8, key: Some(blob("k")) },
         PeerMsg::ReadIndexAck { slot, epoch, read: 8, commit: Seq(9) },
         PeerMsg::Confirm { slot, epoch, round: 2 },
         PeerMsg::ConfirmAck { slot, epoch, round: 2 },

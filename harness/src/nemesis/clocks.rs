@@ -1,5 +1,6 @@
 //! The wall clock jumps. The product's clocks are read in one place (`common/src/clock.rs`): leases and patience by
-//! `CLOCK_BOOTTIME`, which nobody can set; the wall clock only by the client library, for the age of its session.
+//! `CLOCK_BOOTTIME`, which nobody can set; the wall clock by the client library, for the age of its session, and by servers for
+//! the deadlines of keys, which none of these have.
 //!
 //! The machine's clock is not touched: `faketime` gives single processes another one, through the system's library. What
 //! the product reads by system call it cannot fake; what the standard library reads, such as the times in the log, it

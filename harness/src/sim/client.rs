@@ -288,7 +288,7 @@ impl World {
 pub(super) fn written(op: u32, outcome: Outcome) -> Action {
     match outcome {
         Outcome::Created => Action::Put { value: op, created: Some(true) },
-        Outcome::Updated => Action::Put { value: op, created: Some(false) },
+        Outcome::Updated | Outcome::Came(_) => Action::Put { value: op, created: Some(false) },
         Outcome::Deleted => Action::Delete { existed: Some(true) },
         Outcome::Missing => Action::Delete { existed: Some(false) },
     }

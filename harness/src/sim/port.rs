@@ -52,9 +52,12 @@ impl Serves for Port<'_> {
         let mut out = std::mem::take(&mut world.scratch);
         let (answer, later) = match world.replica_mut(s, slot) {
             Some(replica) => {
-                let read = replica.read(now, key, token, &mut out);
-                let later = matches!(read, Read::Later);
-                (f(read), later)
+                let mut later = false;
+                let answer = replica.read(now, key, token, &mut out, |read| {
+                    later = matches!(read, Read::Later);
+                    f(read)
+                });
+                (answer, later)
             }
             None => (f(Read::Missing), false),
         };
@@ -68,8 +71,8 @@ impl Serves for Port<'_> {
         answer
     }
 
-    fn lasting<R>(&self, _now: Time, _key: &[u8], _token: Token, f: impl FnOnce(Read<'_>) -> R) -> R {
-        f(Read::Refused(NO_REDIS))
+    fn lasting(&self, _now: Time, _key: &[u8], _token: Token) -> Read<'static> {
+        Read::Refused(NO_REDIS)
     }
 
     fn relay(&self, _now: Time, order: Order) {

@@ -156,6 +156,7 @@ impl World {
             started: server.clock.local(self.now),
             standalone: false,
             confirm_reads: self.plan.confirm_reads,
+            longest_value: 1 << 20,
             switches: self.options.switches,
         };
         let identity = server.identity();

@@ -111,7 +111,7 @@ async fn getset(client: &Client, key: Bytes, value: Bytes, out: Out) -> Result<(
 fn written(key: &Bytes, outcome: Outcome, out: Out) -> Result<(), Problem> {
     let word = match outcome {
         Outcome::Created => "created",
-        Outcome::Updated => "updated",
+        Outcome::Updated | Outcome::Came(_) => "updated",
         Outcome::Deleted => "deleted",
         Outcome::Missing => return Err(not_found(key)),
     };

@@ -30,7 +30,7 @@ pub trait Serves {
     fn read<R>(&self, now: Time, key: &[u8], token: Token, f: impl FnOnce(Read<'_>) -> R) -> R;
 
     /// How long does `key` last? Otherwise as [`Serves::read`].
-    fn lasting<R>(&self, now: Time, key: &[u8], token: Token, f: impl FnOnce(Read<'_>) -> R) -> R;
+    fn lasting(&self, now: Time, key: &[u8], token: Token) -> Read<'static>;
 
     /// Does a job wherever it can be done; its answer comes back to the session that has the token.
     fn relay(&self, now: Time, order: Order);
@@ -131,17 +131,17 @@ impl Facts {
             connections: stats.open.load(Relaxed),
             requests: stats.requests(),
             forwarding: node.relaying().open() as u64,
-            longest_value: 0,
+            longest_value: node.options().longest_value,
         }
     }
 }
 
 impl Serves for Backend {
-    fn lasting<R>(&self, now: Time, key: &[u8], token: Token, f: impl FnOnce(Read<'_>) -> R) -> R {
+    fn lasting(&self, now: Time, key: &[u8], token: Token) -> Read<'static> {
         match self {
-            Backend::Node(node, _) => node.lasting(now, key, token, f),
+            Backend::Node(node, _) => node.lasting(now, key, token),
             #[cfg(test)]
-            Backend::Stub(stub) => stub.lasting(key, f),
+            Backend::Stub(stub) => stub.lasting(key),
         }
     }
 

@@ -124,13 +124,13 @@ impl Stub {
         }
     }
 
-    pub(super) fn lasting<R>(&self, key: &[u8], f: impl FnOnce(Read<'_>) -> R) -> R {
+    pub(super) fn lasting(&self, key: &[u8]) -> Read<'static> {
         let state = self.state.lock().unwrap();
         let lasting = match state.map.contains_key(key) {
             false => Lasting::Missing,
             true => state.until.get(key).map_or(Lasting::Forever, |at| Lasting::Until(*at)),
         };
-        f(Read::Lasts(lasting))
+        Read::Lasts(lasting)
     }
 
     pub(super) fn once(&self, now: Time) -> Once {

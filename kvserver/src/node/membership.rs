@@ -45,10 +45,11 @@ impl Node {
             started: self.started,
             confirm_reads: self.options.confirm_reads,
             standalone: self.standalone(),
+            longest_value: self.options.longest_value,
             switches: Switches::default(),
         };
         let replica = |(slot, image)| Replica::new(Slot(slot), setup.clone(), image);
-        let slots = Slots::new((0..cluster.slots).zip(images).map(replica));
+        let slots = Slots::new((0..cluster.slots).zip(images).map(replica), common::clock::wall());
         *self.topology.write().unwrap_or_else(PoisonError::into_inner) = super::Topology::new(cluster.slots);
         // Only ever called from the one place that talks to the ECS: nobody can have been faster.
         let _first = self.serving.set(Serving { cluster, timing, slots });

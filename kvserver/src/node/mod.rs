@@ -110,15 +110,15 @@ impl Node {
         bump(&self.metrics.gets);
         let Some(serving) = self.serving.get() else { return f(Read::Refused(Refusal::Unavailable(UNREGISTERED))) };
 
-        serving.slots.with(self, serving.slots.of(key), |replica, out| f(replica.read(now, key, token, out)))
+        serving.slots.with(self, serving.slots.of(key), |replica, out| replica.read(now, key, token, out, f))
     }
 
-    /// How long `key` lasts; otherwise as [`Node::read`].
-    pub fn lasting<R>(&self, now: Time, key: &[u8], token: Token, f: impl FnOnce(Read<'_>) -> R) -> R {
-        self.read(now, key, token, |read| match read {
-            Read::Value(_) => f(Read::Lasts(crate::replica::Lasting::Forever)),
-            other => f(other),
-        })
+    /// Reads how long `key` lasts: [`Read::Lasts`], or what else [`Node::read`] may say.
+    pub fn lasting(&self, now: Time, key: &[u8], token: Token) -> Read<'static> {
+        bump(&self.metrics.gets);
+        let Some(serving) = self.serving.get() else { return Read::Refused(Refusal::Unavailable(UNREGISTERED)) };
+
+        serving.slots.with(self, serving.slots.of(key), |replica, out| replica.lasting(now, key, token, out))
     }
 
     /// Reads a page of the records of the slot in which `at` lies, after a key or from the first.

@@ -21,6 +21,8 @@ pub struct NodeOptions {
     pub admin_addr: Option<String>,
     /// Ask every member before a read is answered, instead of trusting the lease (R3).
     pub confirm_reads: bool,
+    /// How long a value may become, in bytes.
+    pub longest_value: usize,
     /// The longest time from one checkpoint to the next, while there is anything new.
     pub checkpoint_every: Duration,
     /// How long a round of comparing all copies takes; None: they are not compared.
@@ -43,6 +45,7 @@ impl NodeOptions {
             peer_host: "127.0.0.1".into(),
             admin_addr: None,
             confirm_reads: false,
+            longest_value: common::text::Limits::VALUE,
             checkpoint_every: crate::storage::store::DUE_AFTER,
             audit_every: None,
             salvage: false,

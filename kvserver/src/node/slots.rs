@@ -2,11 +2,11 @@
 
 use std::cell::Cell;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use common::position::Position;
-use common::{Slot, Time};
+use common::{Slot, Time, Wall};
 
 use super::ticker::AlarmClock;
 use super::{Node, metrics::bump};
@@ -31,6 +31,8 @@ pub(super) struct Slots {
     slots: Box<[Place]>,
     count: u16,
     alarm_clock: AlarmClock,
+    /// How the wall clock stood when the ticker looked last: [`Wall::ahead`].
+    wall: AtomicI64,
 }
 
 #[derive(Debug)]
@@ -41,10 +43,13 @@ struct Place {
 }
 
 impl Slots {
-    pub(super) fn new(replicas: impl Iterator<Item = Replica>) -> Slots {
+    pub(super) fn new(replicas: impl Iterator<Item = Replica>, wall: Wall) -> Slots {
         let place = |replica| Place { replica: Mutex::new(replica), deadline: AtomicU64::new(0) };
         let slots: Box<[_]> = replicas.map(place).collect();
-        Slots { count: u16::try_from(slots.len()).unwrap_or(u16::MAX), slots, alarm_clock: AlarmClock::default() }
+        let count = u16::try_from(slots.len()).unwrap_or(u16::MAX);
+        let this = Slots { count, slots, alarm_clock: AlarmClock::default(), wall: AtomicI64::new(0) };
+        this.set_wall(wall);
+        this
     }
 
     /// The slot of a key.
@@ -69,6 +74,7 @@ impl Slots {
                 poisoned.into_inner()
             }
         };
+        replica.set_wall(Wall { ahead: Some(self.wall.load(Relaxed)) });
         let result = f(&mut replica, &mut out);
         node.perform(slot, &mut out);
         let deadline = replica.deadline().map_or(u64::MAX, |time| time.0);
@@ -77,6 +83,11 @@ impl Slots {
         self.alarm_clock.before(deadline);
         ACTIONS.set(out);
         result
+    }
+
+    /// The ticker has looked at the wall clock. All slots hear of it before anything else happens to them.
+    pub(super) fn set_wall(&self, wall: Wall) {
+        self.wall.store(wall.ahead.unwrap_or(0), Relaxed);
     }
 
     /// Tells every slot whose time has come; returns until when there is nothing more to do.

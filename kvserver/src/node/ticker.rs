@@ -15,7 +15,7 @@ use super::Node;
 
 /// How exact the cores' deadlines are kept. All of them are tens of milliseconds and more away.
 const SHORTEST: Duration = Duration::from_millis(5);
-/// It looks at least this often: a bound for everything that might be overlooked.
+/// It looks at least this often, at the wall clock too: a bound for everything that might be overlooked.
 const LONGEST: Duration = Duration::from_millis(50);
 
 /// Runs until the node stops.
@@ -28,6 +28,7 @@ pub(super) fn run(node: &Weak<Node>) {
             std::thread::sleep(SHORTEST);
             continue;
         };
+        serving.slots.set_wall(clock::wall());
         let next = serving.slots.tick(&node, clock::now);
         node.links.flush();
         let now = clock::now();

@@ -172,7 +172,7 @@ impl Node {
         let Forward { job, request, retry, .. } = forward;
         match job {
             Job::Read(key) => self.read(now, &key.0, token, told),
-            Job::Lasts(key) => self.lasting(now, &key.0, token, told),
+            Job::Lasts(key) => told(self.lasting(now, &key.0, token)),
             Job::Keys { slot, from, count } => self.keys(now, slot, from, count, token),
             Job::Write { key, what } => {
                 self.write(now, Write { key: key.0, op: what.into(), request, retry }, token);

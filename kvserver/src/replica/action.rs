@@ -8,6 +8,7 @@ use common::update::{Update, Updated};
 use common::{Epoch, NodeId, Outcome, RequestId, View};
 
 use crate::storage::Record;
+use crate::storage::map::Held;
 
 /// What happens to a replica.
 #[derive(Clone, Debug)]
@@ -184,6 +185,12 @@ pub enum Lasting {
     Forever,
     /// Until then, in milliseconds since the Unix epoch.
     Until(u64),
+}
+
+impl Lasting {
+    pub(super) fn of(held: Option<Held<'_>>) -> Lasting {
+        held.map_or(Lasting::Missing, |held| held.until.map_or(Lasting::Forever, Lasting::Until))
+    }
 }
 
 /// What a slot holds, committed, at one moment.

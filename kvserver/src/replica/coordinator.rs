@@ -2,17 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
-use common::blob::Blob;
 use common::control::{Ask, Change};
 use common::peer::{Beacon, Grant, PeerMsg};
 use common::retry::{FORGOTTEN, Known};
+use common::update::Updated;
 use common::view::Part;
-use common::{Entry, LogId, NodeId, Op, Outcome, RequestId, Rule, Seq, Time, View};
+use common::{Entry, LogId, NodeId, Op, Outcome, RequestId, Rule, Seq, Time, View, Wall};
 
 use super::Setup;
 use super::action::{Action, Refusal, Reply, Token, Write, WriteOp};
 use super::audit::Audit;
+use super::decide::{Decided, decide};
+use super::expiry::Sweep;
 use super::lease::Leases;
 use super::log::Log;
 use super::parked::Parked;
@@ -36,17 +37,24 @@ pub(super) enum Phase {
     Released { to: NodeId, asked: Time },
 }
 
-/// What the client is told once its entry is committed.
-fn reply_to(entry: &Entry) -> Reply {
-    match &entry.op {
-        Op::Swap { old, .. } => Reply::Swapped(old.as_ref().map(|old| old.0.clone())),
-        _ => Reply::Written(entry.outcome),
+/// What the client is told once its entry is committed; `told`: what is known of that here only.
+fn reply_to(entry: &Entry, told: Option<&Updated>) -> Reply {
+    match (&entry.op, entry.outcome, told) {
+        (_, _, Some(told)) => Reply::Updated(told.clone()),
+        (Op::Swap { old, .. }, ..) => Reply::Swapped(old.as_ref().map(|old| old.0.clone())),
+        (Op::Update { told, .. }, Outcome::Came(came), _) => {
+            came.whole(told.as_ref()).map_or(Reply::Unknown(FORGOTTEN), Reply::Updated)
+        }
+        (_, outcome, _) => Reply::Written(outcome),
     }
 }
 
 /// What a client is told that asks again after its request was executed: the same, as long as it is kept.
 fn again(log: &Log, write: &Write, request: &RequestId, outcome: Outcome) -> Reply {
     match (&write.op, log.image.retries.replaced(request)) {
+        (_, told) if let Outcome::Came(came) = outcome => {
+            came.whole(told).map_or(Reply::Unknown(FORGOTTEN), Reply::Updated)
+        }
         (WriteOp::Swap(_), _) if outcome == Outcome::Created => Reply::Swapped(None),
         (WriteOp::Swap(_), Some(old)) => Reply::Swapped(Some(old.0.clone())),
         (WriteOp::Swap(_), None) => Reply::Unknown(FORGOTTEN),
@@ -57,6 +65,7 @@ fn again(log: &Log, write: &Write, request: &RequestId, outcome: Outcome) -> Rep
 /// What a step needs beside the coordinator itself.
 pub(super) struct Ctx<'a> {
     pub(super) now: Time,
+    pub(super) wall: Wall,
     pub(super) setup: &'a Setup,
     pub(super) view: &'a View,
     pub(super) log: &'a mut Log,
@@ -88,6 +97,9 @@ pub(super) struct Coordinator {
     view_mark: u64,
     /// Who waits for which entry, and since when.
     waiting: BTreeMap<Seq, Vec<(Token, Time)>>,
+    /// What they are told, where the entry does not say it.
+    told: BTreeMap<Seq, Updated>,
+    pub(super) sweep: Sweep,
     parked: Parked,
     /// Whether the disk takes writes; if not, and since when the ECS was last told.
     pub(super) writable: bool,
@@ -124,6 +136,8 @@ impl Coordinator {
             active_from: ctx.leases.active_from(ctx.view, ctx.setup),
             view_mark: if ctx.off(Rule::ForgetView) { 0 } else { ctx.log.mark() },
             waiting: BTreeMap::new(),
+            told: BTreeMap::new(),
+            sweep: Sweep::default(),
             parked: Parked::default(),
             writable,
             lying: false,
@@ -228,7 +242,7 @@ impl Coordinator {
         ctx.out.push(Action::Reply { token, reply: Reply::Refused(refusal) });
     }
 
-    fn may_propose(&self, ctx: &Ctx<'_>) -> bool {
+    pub(super) fn may_propose(&self, ctx: &Ctx<'_>) -> bool {
         let room = ctx.log.uncommitted_bytes() < MAX_UNCOMMITTED;
         self.phase == Phase::Active && self.writable && room && ctx.now < self.lease_until(ctx.setup)
     }
@@ -250,20 +264,12 @@ impl Coordinator {
                 return;
             }
         }
-        let exists = ctx.log.will_exist(&write.key);
-        let (op, outcome) = match write.op {
-            WriteOp::Put(value) if exists => (Op::Put { key: write.key, value }, Outcome::Updated),
-            WriteOp::Put(value) => (Op::Put { key: write.key, value }, Outcome::Created),
-            WriteOp::Swap(value) => {
-                let old = ctx.log.newest(&write.key).map(|old| Blob(Bytes::copy_from_slice(old)));
-                (Op::Swap { key: write.key, value, old }, if exists { Outcome::Updated } else { Outcome::Created })
-            }
-            WriteOp::Probe | WriteOp::Update(_) => (Op::Noop, Outcome::Missing),
-            WriteOp::Delete if exists => (Op::Delete { key: write.key }, Outcome::Deleted),
-            WriteOp::Delete => (Op::Noop, Outcome::Missing),
-        };
+        let Decided { op, outcome, request, told } = decide(ctx, write);
         let id = LogId { epoch: ctx.view.epoch, seq: ctx.log.end().seq.next() };
-        ctx.log.append(Entry { id, op, outcome, request: write.request }, ctx.out);
+        ctx.log.append(Entry { id, op, outcome, request }, ctx.out);
+        if let Some(told) = told {
+            self.told.insert(id.seq, told);
+        }
         self.waiting.entry(id.seq).or_default().push((token, ctx.now));
         self.flush_all(ctx);
         self.advance(ctx);
@@ -361,6 +367,7 @@ impl Coordinator {
         }
         self.phase = Phase::Active;
         ctx.log.commit_to(end, |_| {});
+        ctx.log.image.map.watch_deadlines(true);
         for node in self.followers.keys().copied().collect::<Vec<_>>() {
             if self.followers.get(&node).is_some_and(|f| f.standing == Standing::Learner && f.synced && !f.streaming) {
                 self.beyond_reach(ctx, node);
@@ -384,10 +391,11 @@ impl Coordinator {
         if everywhere <= ctx.log.commit() {
             return;
         }
-        let (waiting, out) = (&mut self.waiting, &mut *ctx.out);
+        let (waiting, told, out) = (&mut self.waiting, &mut self.told, &mut *ctx.out);
         ctx.log.commit_to(everywhere, |entry| {
+            let told = told.remove(&entry.id.seq);
             for (token, _) in waiting.remove(&entry.id.seq).unwrap_or_default() {
-                out.push(Action::Reply { token, reply: reply_to(entry) });
+                out.push(Action::Reply { token, reply: reply_to(entry, told.as_ref()) });
             }
         });
     }
@@ -468,6 +476,7 @@ impl Coordinator {
             ctx.ask(Change::StepDown);
         }
         self.step(ctx);
+        self.sweep(ctx);
     }
 
     /// Ticks are at most a beacon apart. After a longer pause of this very server (stopped, or starved of processor time)

@@ -30,7 +30,7 @@ impl Replica {
     /// Whether a read would be answered here and now, and by which rule.
     fn verdict(&self, now: Time, key: &[u8]) -> (bool, String) {
         let coordinates = matches!(self.role, Role::Coordinator(_));
-        match self.leave(now, Some(key)) {
+        match self.leave_in_time(now, Some(key)) {
             Leave::Now if coordinates => (true, "R1: the coordinator, with a valid lease".into()),
             Leave::Now => {
                 (true, "R2: in sync, with a read lease, and the key's newest entry is known to be committed".into())
@@ -40,8 +40,15 @@ impl Replica {
                 (true, "R3: in sync, once the coordinator has confirmed the epoch and told what is committed".into())
             }
             Leave::AskCoordinator => {
-                let why = "R2: in sync, but the key's newest entry is not known to be committed here: asks the coordinator first";
+                let why = if self.log.dirty(key).is_some() {
+                    "R2: in sync, but the key's newest entry is not known to be committed here: asks the coordinator first"
+                } else {
+                    "W3: in sync, but the key's deadline is near: asks the coordinator first"
+                };
                 (true, why.into())
+            }
+            Leave::Remove => {
+                (true, "W3: the coordinator, once it has removed the key, whose deadline has passed".into())
             }
             Leave::Wait => (false, format!("R5: not now: {}", self.waits_for(now))),
             Leave::Refused(Refusal::Unavailable(why)) => (false, why.into()),
@@ -89,7 +96,15 @@ mod tests {
         let me = Identity { cluster: Some(ClusterId(1)), node: NodeId(1), store: StoreUuid(1), boot: BootId(1) };
         let timing = Timing::for_lease(Timing::DEFAULT_LEASE);
         let (standalone, confirm_reads) = (false, false);
-        let setup = Setup { me, timing, started: Time(0), standalone, confirm_reads, switches: Switches::default() };
+        let setup = Setup {
+            me,
+            timing,
+            started: Time(0),
+            standalone,
+            confirm_reads,
+            longest_value: 1 << 20,
+            switches: Switches::default(),
+        };
         Replica::new(Slot(3), setup, SlotImage::empty())
     }
 

@@ -290,5 +290,5 @@ fn contents(map: &SlotMap, entries: &[Entry]) -> Vec<Leaf> {
     for key in entries.iter().filter_map(|entry| entry.op.key()) {
         wanted[usize::from(SlotMap::leaf_of(key))] = true;
     }
-    map.leaves(&wanted).into_iter().map(|(leaf, records)| Leaf { leaf, clear: true, records }).collect()
+    map.leaves(&wanted).into_values().collect()
 }

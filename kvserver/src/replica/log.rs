@@ -7,10 +7,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use common::{ClientId, Entry, Epoch, LogId, Op, Outcome, RequestId, Rule, Seq, Slot, Switches, View};
+use common::update::Becomes;
+use common::{ClientId, Entry, Epoch, LogId, Op, RequestId, Rule, Seq, Slot, Switches, View};
 
 use super::action::Action;
 use crate::storage::SlotImage;
+use crate::storage::map::Held;
 use crate::storage::record::{Change, Record};
 
 /// Committed entries kept in memory for learners, per slot, in bytes. Beyond it a learner is served by content.
@@ -35,13 +37,22 @@ pub(super) struct Log {
     unsynced: VecDeque<(u64, Seq)>,
     /// The weight of the tail.
     tail_bytes: usize,
-    /// The newest uncommitted entry of each key that has one.
-    dirty: BTreeMap<Bytes, Seq>,
+    /// The newest uncommitted entries of each key that has some.
+    dirty: BTreeMap<Bytes, Newest>,
     /// Uncommitted entries that answer a request.
     requests: BTreeMap<(ClientId, u64), Seq>,
     /// An audit found this copy wrong: it claims no position until it is replaced by content. Volatile: a restart reads the
     /// copy back from disk, and the next audit judges that.
     pub(super) distrusted: bool,
+}
+
+/// The newest uncommitted entries of a key.
+#[derive(Clone, Copy, Debug)]
+struct Newest {
+    /// The last one.
+    seq: Seq,
+    /// The last one that says its value. None: they only move its deadline, and the value is the committed one.
+    value: Option<Seq>,
 }
 
 impl Log {
@@ -156,9 +167,13 @@ impl Log {
                 self.requests.remove(&(request.client, request.seq));
             }
             if let Some(key) = entry.op.key()
-                && self.dirty.get(key) == Some(&entry.id.seq)
+                && let Some(newest) = self.dirty.get_mut(key)
             {
-                self.dirty.remove(key);
+                if newest.seq == entry.id.seq {
+                    self.dirty.remove(key);
+                } else if newest.value == Some(entry.id.seq) {
+                    newest.value = None;
+                }
             }
             self.image.base = Some(entry.id);
             applied(&entry);
@@ -212,7 +227,10 @@ impl Log {
 
     /// The newest uncommitted entry of `key`.
     pub(super) fn dirty(&self, key: &[u8]) -> Option<&Entry> {
-        let seq = *self.dirty.get(key)?;
+        self.tail_at(self.dirty.get(key)?.seq)
+    }
+
+    fn tail_at(&self, seq: Seq) -> Option<&Entry> {
         let at = self.image.tail.partition_point(|entry| entry.id.seq < seq);
         self.image.tail.get(at)
     }
@@ -222,20 +240,16 @@ impl Log {
         !self.dirty.is_empty()
     }
 
-    /// Whether `key` has a value once everything in the log is applied.
-    pub(super) fn will_exist(&self, key: &[u8]) -> bool {
-        match self.dirty(key) {
-            Some(entry) => entry.outcome != Outcome::Deleted,
-            None => self.image.map.get(key).is_some(),
-        }
-    }
-
-    /// The value of `key` once everything in the log is applied.
-    pub(super) fn newest(&self, key: &[u8]) -> Option<&[u8]> {
-        match self.dirty(key).map(|entry| &entry.op) {
-            Some(Op::Put { value, .. } | Op::Swap { value, .. }) => Some(value),
-            Some(Op::Delete { .. } | Op::Noop) => None,
-            None => self.image.map.get(key),
+    /// What `key` holds once everything in the log is applied, whatever its deadline.
+    pub(super) fn newest(&self, key: &[u8]) -> Option<Held<'_>> {
+        let Some(newest) = self.dirty.get(key) else { return self.image.map.held(key) };
+        let held = match newest.value {
+            Some(seq) => self.tail_at(seq).and_then(|entry| becomes(&entry.op))?,
+            None => self.image.map.held(key)?,
+        };
+        match self.tail_at(newest.seq).map(|entry| &entry.op) {
+            Some(Op::Update { becomes: Becomes::Lasting { until }, .. }) => Some(Held { until: *until, ..held }),
+            _ => Some(held),
         }
     }
 
@@ -266,11 +280,23 @@ impl Log {
 
     fn index(&mut self, entry: &Entry) {
         self.tail_bytes += entry.weight();
-        if let Some(key) = entry.op.key() {
-            self.dirty.insert(key.clone(), entry.id.seq);
+        let seq = entry.id.seq;
+        if let Op::Update { key, becomes: Becomes::Lasting { .. }, .. } = &entry.op {
+            self.dirty.entry(key.clone()).or_insert(Newest { seq, value: None }).seq = seq;
+        } else if let Some(key) = entry.op.key() {
+            self.dirty.insert(key.clone(), Newest { seq, value: Some(seq) });
         }
         if let Some(request) = &entry.request {
             self.requests.insert((request.client, request.seq), entry.id.seq);
         }
+    }
+}
+
+/// What a key holds after an operation that says its value.
+fn becomes(op: &Op) -> Option<Held<'_>> {
+    match op {
+        Op::Put { value, .. } | Op::Swap { value, .. } => Some(Held { value, until: None }),
+        Op::Update { becomes: Becomes::Value { value, until }, .. } => Some(Held { value, until: *until }),
+        Op::Update { .. } | Op::Delete { .. } | Op::Noop => None,
     }
 }

@@ -7,11 +7,15 @@
 //! actions in order, and may lose any message.
 //!
 //! By role: [`coordinator`] (with [`progress`] per follower, [`walk`] for catching up by content, and [`parked`] writes),
-//! [`follower`] (members and learners). Shared by all: [`log`], [`lease`], [`reads`].
+//! [`follower`] (members and learners). Shared by all: [`log`], [`lease`], [`reads`]. What a write comes to: [`decide`], with
+//! [`evaluate`] for conditions and sums; what becomes of keys that have a deadline: [`expiry`].
 
 mod action;
 mod audit;
 mod coordinator;
+mod decide;
+mod evaluate;
+mod expiry;
 mod explain;
 mod follower;
 mod inspect;
@@ -25,11 +29,13 @@ mod walk;
 use std::time::Duration;
 
 use bytes::Bytes;
+use common::blob::Blob;
+use common::forward::Keys;
 use common::peer::{Beacon, BeaconAck, Identity, PeerMsg};
 use common::position::Position;
 use common::text::encode_page;
 use common::view::Part;
-use common::{BootId, Epoch, NodeId, Rule, Slot, Switches, Time, Timing, View};
+use common::{BootId, Epoch, NodeId, Rule, Slot, Switches, Time, Timing, View, Wall};
 
 pub use self::action::{
     Action, Audited, Event, Extent, Lasting, Read, Refusal, Reply, Scan, Token, Told, Write, WriteOp,
@@ -41,6 +47,7 @@ use self::log::Log;
 use self::parked::Parked;
 use self::progress::is_answer;
 use self::reads::{Asker, MAX_WAITING, Need, Reads, Waiting, Want};
+use crate::storage::map::Held;
 use crate::storage::record::Change;
 use crate::storage::{SlotImage, SlotMap};
 
@@ -57,6 +64,8 @@ pub struct Setup {
     pub standalone: bool,
     /// Ask every member before a read is answered, instead of trusting the lease (R3).
     pub confirm_reads: bool,
+    /// How long a value may become.
+    pub longest_value: usize,
     /// Rules that are off; none in a product build.
     pub switches: Switches,
 }
@@ -98,9 +107,18 @@ enum Role {
 enum Leave {
     Now,
     AskCoordinator,
+    /// The key is past its deadline, and must be gone before anybody is told so.
+    Remove,
     Confirm,
     Wait,
     Refused(Refusal),
+}
+
+/// What can be said of a key here and now.
+enum Look<'a> {
+    Found(Option<Held<'a>>),
+    Refused(Refusal),
+    Wait,
 }
 
 /// One slot at one server.
@@ -117,6 +135,7 @@ pub struct Replica {
     /// Set once, when something that must never happen was seen; nothing is served or acknowledged from then on.
     stopped: Option<String>,
     wake: Option<Time>,
+    wall: Wall,
 }
 
 impl Replica {
@@ -135,6 +154,7 @@ impl Replica {
             writable: true,
             stopped: None,
             wake: None,
+            wall: Wall::default(),
         };
         this.role = match this.part() {
             Part::Coordinator => Role::Former,
@@ -185,6 +205,12 @@ impl Replica {
         debug_assert!(self.log.commit() <= self.log.end().seq, "I6");
     }
 
+    /// How the wall clock stands now. To be told before anything else, and at least every 100 ms while some key has a
+    /// deadline; who never tells it has keys that last.
+    pub fn set_wall(&mut self, wall: Wall) {
+        self.wall = wall;
+    }
+
     /// When [`Event::Tick`] is wanted next, if at all.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
@@ -218,8 +244,12 @@ impl Replica {
             Role::Coordinator(_) => Some(now + beacon),
             _ => None,
         };
+        let soon = now + beacon / 5;
+        let wake = match (wake, self.next_deadline()) {
+            (Some(wake), Some(due)) => Some(wake.min(due.max(soon))),
+            (wake, _) => wake,
+        };
         if !self.reads.waiting.is_empty() {
-            let soon = now + beacon / 5;
             return Some(wake.map_or(soon, |wake| wake.min(soon)));
         }
         wake
@@ -237,7 +267,7 @@ impl Replica {
     fn coordinate(&mut self, now: Time, out: &mut Vec<Action>, step: impl FnOnce(&mut Coordinator, &mut Ctx<'_>)) {
         let (Role::Coordinator(c), Some(view)) = (&mut self.role, &self.view) else { return };
         let (setup, log, leases) = (&self.setup, &mut self.log, &mut self.leases);
-        step(c, &mut Ctx { now, setup, view, log, leases, out });
+        step(c, &mut Ctx { now, wall: self.wall, setup, view, log, leases, out });
     }
 
     /// Adopts a newer view, durably (C2 to C6, L4).
@@ -259,13 +289,14 @@ impl Replica {
         let mut parked = Parked::default();
         if let Role::Coordinator(c) = std::mem::replace(&mut self.role, Role::Outside) {
             parked = c.retire(part, out);
+            self.log.image.map.watch_deadlines(false);
         }
         self.log.pin(None);
         let mine = view.coordinator_boot == self.setup.me.boot || self.setup.switches.off(Rule::ResumeEpoch);
         self.role = match part {
             Part::Coordinator if mine => {
                 let (setup, log, leases) = (&self.setup, &mut self.log, &mut self.leases);
-                let mut ctx = Ctx { now, setup, view, log, leases, out };
+                let mut ctx = Ctx { now, wall: self.wall, setup, view, log, leases, out };
                 let mut coordinator = Box::new(Coordinator::recovering(&mut ctx, self.writable));
                 coordinator.inherit(parked);
                 coordinator.step(&mut ctx);
@@ -303,7 +334,7 @@ impl Replica {
             return;
         }
         let (setup, log, leases) = (&self.setup, &mut self.log, &mut self.leases);
-        let mut ctx = Ctx { now, setup, view, log, leases, out };
+        let mut ctx = Ctx { now, wall: self.wall, setup, view, log, leases, out };
         if let PeerMsg::ReadIndexAck { commit, .. } = msg {
             follower.learn_commit(&mut ctx, commit);
         } else if let Err(why) = follower.handle(&mut ctx, from, msg) {
@@ -317,15 +348,14 @@ impl Replica {
             Role::Coordinator(c) => self.reads.want_round_after(c.rounds.confirmed + 1),
             _ => return,
         };
-        if let PeerMsg::ReadIndex { read, .. } = msg {
-            let until = now + self.setup.timing.patience;
-            let known = self.reads.waiting.iter().any(|w| w.asker == Asker::Member { node: from, read });
+        if let PeerMsg::ReadIndex { read, key, .. } = &msg {
+            let (until, read) = (now + self.setup.timing.patience, *read);
+            let same =
+                |asker: &Asker| matches!(asker, Asker::Member { node, read: r, .. } if *node == from && *r == read);
+            let known = self.reads.waiting.iter().any(|w| same(&w.asker));
             if !known && self.reads.waiting.len() < MAX_WAITING {
-                self.reads.waiting.push(Waiting {
-                    asker: Asker::Member { node: from, read },
-                    until,
-                    need: Need::Leave,
-                });
+                let asker = Asker::Member { node: from, read, key: key.as_ref().map(|key| key.0.clone()) };
+                self.reads.waiting.push(Waiting { asker, until, need: Need::Leave });
             }
         }
         self.coordinate(now, out, |c, ctx| {
@@ -370,7 +400,7 @@ impl Replica {
     fn on_durable(&mut self, now: Time, out: &mut Vec<Action>) {
         let Some(view) = &self.view else { return };
         let (setup, log, leases) = (&self.setup, &mut self.log, &mut self.leases);
-        let mut ctx = Ctx { now, setup, view, log, leases, out };
+        let mut ctx = Ctx { now, wall: self.wall, setup, view, log, leases, out };
         match &mut self.role {
             Role::Coordinator(c) => c.step(&mut ctx),
             Role::Follower(follower) => follower.durable(&mut ctx),
@@ -388,16 +418,45 @@ impl Replica {
         out.push(Action::Reply { token, reply: Reply::Refused(refusal) });
     }
 
-    /// Reads a key, inline if that is possible. `now` must have been read after the request arrived.
-    pub fn read(&mut self, now: Time, key: &[u8], token: Token, out: &mut Vec<Action>) -> Read<'_> {
-        match self.leave(now, Some(key)) {
-            Leave::Now => return self.value(key).map_or(Read::Missing, Read::Value),
-            Leave::Refused(refusal) => return Read::Refused(refusal),
-            Leave::AskCoordinator | Leave::Confirm | Leave::Wait => {}
+    /// Reads a key, inline if that is possible; `f` turns the borrowed answer into the caller's. `now` must have been read
+    /// after the request arrived.
+    pub fn read<R>(
+        &mut self,
+        now: Time,
+        key: &[u8],
+        token: Token,
+        out: &mut Vec<Action>,
+        f: impl FnOnce(Read<'_>) -> R,
+    ) -> R {
+        match self.look(now, key) {
+            Look::Found(held) => return f(held.map_or(Read::Missing, |held| Read::Value(held.value))),
+            Look::Refused(refusal) => return f(Read::Refused(refusal)),
+            Look::Wait => {}
         }
-        match self.wait_to_read(now, Want::Key(Bytes::copy_from_slice(key)), token, out) {
-            Some(refusal) => Read::Refused(refusal),
-            None => Read::Later,
+        let refused = self.wait_to_read(now, Want::Key(Bytes::copy_from_slice(key)), token, out);
+        f(refused.map_or(Read::Later, Read::Refused))
+    }
+
+    /// Reads how long a key lasts, as [`Replica::read`] reads its value.
+    pub fn lasting(&mut self, now: Time, key: &[u8], token: Token, out: &mut Vec<Action>) -> Read<'static> {
+        match self.look(now, key) {
+            Look::Found(held) => return Read::Lasts(Lasting::of(held)),
+            Look::Refused(refusal) => return Read::Refused(refusal),
+            Look::Wait => {}
+        }
+        let refused = self.wait_to_read(now, Want::Lasting(Bytes::copy_from_slice(key)), token, out);
+        refused.map_or(Read::Later, Read::Refused)
+    }
+
+    /// What can be said of a key here and now. One look at the map, and no thought of the time for a key without a deadline.
+    fn look(&self, now: Time, key: &[u8]) -> Look<'_> {
+        match self.leave(now, Some(key)) {
+            Leave::Now => {
+                let held = self.held(key);
+                if self.is_due(now, held) { Look::Wait } else { Look::Found(held) }
+            }
+            Leave::Refused(refusal) => Look::Refused(refusal),
+            Leave::AskCoordinator | Leave::Confirm | Leave::Wait | Leave::Remove => Look::Wait,
         }
     }
 
@@ -412,9 +471,9 @@ impl Replica {
         out: &mut Vec<Action>,
     ) -> Scan {
         match self.leave(now, None) {
-            Leave::Now => return Scan::Page(encode_page(last, self.log.image.map.after(after))),
+            Leave::Now => return Scan::Page(self.page(now, last, after)),
             Leave::Refused(refusal) => return Scan::Refused(refusal),
-            Leave::AskCoordinator | Leave::Confirm | Leave::Wait => {}
+            Leave::AskCoordinator | Leave::Confirm | Leave::Wait | Leave::Remove => {}
         }
         let want = Want::Page { last, after: after.map(Bytes::copy_from_slice) };
         self.wait_to_read(now, want, token, out).map_or(Scan::Later, Scan::Refused)
@@ -424,9 +483,9 @@ impl Replica {
     /// comes as an [`Action::Reply`]. `now` must have been read after the question arrived.
     pub fn extent(&mut self, now: Time, token: Token, out: &mut Vec<Action>) -> Option<Result<Extent, Refusal>> {
         match self.leave(now, None) {
-            Leave::Now => return Some(Ok(self.extent_now())),
+            Leave::Now => return Some(Ok(self.extent_now(now))),
             Leave::Refused(refusal) => return Some(Err(refusal)),
-            Leave::AskCoordinator | Leave::Confirm | Leave::Wait => {}
+            Leave::AskCoordinator | Leave::Confirm | Leave::Wait | Leave::Remove => {}
         }
         self.wait_to_read(now, Want::Extent, token, out).map(Err)
     }
@@ -435,17 +494,34 @@ impl Replica {
     /// comes as an [`Action::Reply`]. `now` must have been read after the question arrived.
     pub fn keys(&mut self, now: Time, from: u64, count: usize, token: Token, out: &mut Vec<Action>) -> Option<Reply> {
         match self.leave(now, None) {
-            Leave::Now => return Some(Reply::Keys(self.log.image.map.keys_from(from, count))),
+            Leave::Now => return Some(Reply::Keys(self.keys_now(now, from, count))),
             Leave::Refused(refusal) => return Some(Reply::Refused(refusal)),
-            Leave::AskCoordinator | Leave::Confirm | Leave::Wait => {}
+            Leave::AskCoordinator | Leave::Confirm | Leave::Remove | Leave::Wait => {}
         }
         self.wait_to_read(now, Want::Keys { from, count }, token, out).map(Reply::Refused)
     }
 
-    fn extent_now(&self) -> Extent {
+    fn keys_now(&self, now: Time, from: u64, count: usize) -> Keys {
+        self.log.image.map.keys_from(from, count, |held| !self.is_past(now, held))
+    }
+
+    /// The records after a key, without those whose deadline has passed.
+    fn page(&self, now: Time, last: Position, after: Option<&[u8]>) -> Bytes {
+        let records = self.log.image.map.after(after).filter(|(_, held)| !self.is_past(now, held));
+        encode_page(last, records.map(|(key, held)| (key, held.value)))
+    }
+
+    fn extent_now(&self, now: Time) -> Extent {
         let map = &self.log.image.map;
-        let (first, last) = (map.first().map(Bytes::copy_from_slice), map.last().map(Bytes::copy_from_slice));
-        Extent { records: map.len() as u64, first, last }
+        let there = |(_, held): &(&[u8], Held<'_>)| !self.is_past(now, held);
+        let past = map.due().take_while(|(at, _)| self.wall.is_past(now, *at)).count();
+        let (first, last) = (map.all().find(there), map.all().rev().find(there));
+        let key = |found: Option<(&[u8], Held<'_>)>| found.map(|(key, _)| Bytes::copy_from_slice(key));
+        Extent { records: (map.len() - past) as u64, first: key(first), last: key(last) }
+    }
+
+    fn is_past(&self, now: Time, held: &Held<'_>) -> bool {
+        held.until.is_some_and(|until| self.wall.is_past(now, until))
     }
 
     /// Lets a read wait, unless too many do.
@@ -462,16 +538,11 @@ impl Replica {
         None
     }
 
-    fn value(&self, key: &[u8]) -> Option<&[u8]> {
-        if self.setup.switches.off(Rule::DirtyRead)
-            && let Some(entry) = self.log.dirty(key)
-        {
-            return match &entry.op {
-                common::Op::Put { value, .. } | common::Op::Swap { value, .. } => Some(value),
-                _ => None,
-            };
+    fn held(&self, key: &[u8]) -> Option<Held<'_>> {
+        if self.setup.switches.off(Rule::DirtyRead) {
+            return self.log.newest(key);
         }
-        self.log.image.map.get(key)
+        self.log.image.map.held(key)
     }
 
     /// R1, R2, R3, R5, for one key or for all of them.
@@ -529,14 +600,8 @@ impl Replica {
             return true;
         }
         if waiting.need == Need::Leave {
-            let key: Option<&[u8]> = match &waiting.asker {
-                Asker::Client { want: Want::Key(key), .. } => Some(key),
-                Asker::Client { want: Want::Page { .. } | Want::Extent | Want::Keys { .. }, .. } => None,
-                // Asked as a coordinator, where no key is dirty to a reader.
-                Asker::Member { .. } => Some(&[]),
-            };
-            match self.leave(now, key) {
-                Leave::Now => return self.give(&waiting.asker, out),
+            match self.leave_in_time(now, waiting.asker.key().map(|key| &**key)) {
+                Leave::Now => return self.give(now, &waiting.asker, out),
                 Leave::Refused(refusal) => {
                     if let Asker::Client { token, .. } = &waiting.asker {
                         out.push(Action::Reply { token: *token, reply: Reply::Refused(refusal) });
@@ -544,9 +609,18 @@ impl Replica {
                     return true;
                 }
                 Leave::Wait => return false,
-                Leave::AskCoordinator => waiting.need = Need::Index { read: self.ask_index(None, out), asked: now },
+                Leave::AskCoordinator => {
+                    let read = self.ask_index(None, waiting.asker.key(), out);
+                    waiting.need = Need::Index { read, asked: now };
+                }
                 Leave::Confirm => {
                     self.coordinate(now, out, |c, ctx| waiting.need = Need::Round(c.join_round(ctx)));
+                }
+                Leave::Remove => {
+                    let key = waiting.asker.key().cloned().unwrap_or_default();
+                    self.coordinate(now, out, |c, ctx| {
+                        waiting.need = c.expire(ctx, &key).map_or(Need::Leave, Need::Gone);
+                    });
                 }
             }
         }
@@ -554,42 +628,50 @@ impl Replica {
             Need::Index { read, asked } => {
                 if now.since(*asked) >= self.setup.timing.resend {
                     *asked = now;
-                    self.ask_index(Some(*read), out);
+                    self.ask_index(Some(*read), waiting.asker.key(), out);
                 }
                 false
             }
-            Need::Commit(seq) => self.log.commit() >= *seq && self.give(&waiting.asker, out),
+            Need::Commit(seq) => self.log.commit() >= *seq && self.give(now, &waiting.asker, out),
             Need::Round(round) => {
                 let done = matches!(&self.role, Role::Coordinator(c) if c.rounds.confirmed >= *round);
-                done && self.give(&waiting.asker, out)
+                let due = |key: &Bytes| self.is_due(now, self.log.image.map.held(key));
+                if done && waiting.asker.key().is_some_and(due) {
+                    waiting.need = Need::Leave;
+                    return self.pump(now, waiting, out);
+                }
+                done && self.give(now, &waiting.asker, out)
             }
-            Need::Leave => false,
+            Need::Gone(seq) if self.log.commit() >= *seq => {
+                waiting.need = Need::Leave;
+                self.pump(now, waiting, out)
+            }
+            Need::Gone(_) | Need::Leave => false,
         }
     }
 
-    fn ask_index(&mut self, again: Option<u64>, out: &mut Vec<Action>) -> u64 {
+    fn ask_index(&mut self, again: Option<u64>, key: Option<&Bytes>, out: &mut Vec<Action>) -> u64 {
         let read = again.unwrap_or_else(|| self.reads.next_question());
         if let Some(view) = &self.view {
-            let msg = PeerMsg::ReadIndex { slot: self.slot, epoch: view.epoch, read };
+            let msg = PeerMsg::ReadIndex { slot: self.slot, epoch: view.epoch, read, key: key.cloned().map(Blob) };
             out.push(Action::Send { to: view.coordinator, msg });
         }
         read
     }
 
-    fn give(&self, asker: &Asker, out: &mut Vec<Action>) -> bool {
+    fn give(&self, now: Time, asker: &Asker, out: &mut Vec<Action>) -> bool {
         match asker {
             Asker::Client { want, token } => {
                 let reply = match want {
-                    Want::Key(key) => Reply::Value(self.value(key).map(|value| reads::shared(value, out))),
-                    Want::Extent => Reply::Extent(self.extent_now()),
-                    Want::Keys { from, count } => Reply::Keys(self.log.image.map.keys_from(*from, *count)),
-                    Want::Page { last, after } => {
-                        Reply::Page(encode_page(*last, self.log.image.map.after(after.as_deref())))
-                    }
+                    Want::Key(key) => Reply::Value(self.held(key).map(|held| reads::shared(held.value, out))),
+                    Want::Lasting(key) => Reply::Lasts(Lasting::of(self.held(key))),
+                    Want::Keys { from, count } => Reply::Keys(self.keys_now(now, *from, *count)),
+                    Want::Extent => Reply::Extent(self.extent_now(now)),
+                    Want::Page { last, after } => Reply::Page(self.page(now, *last, after.as_deref())),
                 };
                 out.push(Action::Reply { token: *token, reply });
             }
-            Asker::Member { node, read } => {
+            Asker::Member { node, read, .. } => {
                 let (slot, epoch) = (self.slot, self.epoch().unwrap_or_default());
                 let msg = PeerMsg::ReadIndexAck { slot, epoch, read: *read, commit: self.log.commit() };
                 out.push(Action::Send { to: *node, msg });
@@ -613,7 +695,7 @@ impl Replica {
             return None;
         }
         let (setup, log, leases) = (&self.setup, &mut self.log, &mut self.leases);
-        let ack = follower.beacon(&mut Ctx { now, setup, view, log, leases, out }, beacon);
+        let ack = follower.beacon(&mut Ctx { now, wall: self.wall, setup, view, log, leases, out }, beacon);
         self.pump_reads(now, out);
         self.schedule(now);
         Some(ack)
@@ -690,6 +772,7 @@ impl Replica {
         }
         if let Role::Coordinator(c) = std::mem::replace(&mut self.role, Role::Outside) {
             c.retire(Part::None, out);
+            self.log.image.map.watch_deadlines(false);
         }
         out.push(Action::Alarm(why.clone()));
         self.stopped = Some(why);

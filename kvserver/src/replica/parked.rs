@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use common::Time;
+use common::update::Update;
 
 use super::action::{Token, Write, WriteOp};
 
@@ -54,6 +55,7 @@ fn weight(write: &Write) -> usize {
     write.key.len()
         + match &write.op {
             WriteOp::Put(value) | WriteOp::Swap(value) => value.len(),
-            WriteOp::Delete | WriteOp::Probe | WriteOp::Update(_) => 0,
+            WriteOp::Update(Update::Set { value, .. } | Update::AddFloat(value) | Update::Append(value)) => value.len(),
+            WriteOp::Update(_) | WriteOp::Delete | WriteOp::Probe => 0,
         }
 }

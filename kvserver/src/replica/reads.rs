@@ -14,8 +14,19 @@ pub(super) const MAX_WAITING: usize = 4096;
 pub(super) enum Asker {
     /// A client.
     Client { want: Want, token: Token },
-    /// A member, for what is committed.
-    Member { node: NodeId, read: u64 },
+    /// A member, for what is committed, and whether this key's deadline has passed.
+    Member { node: NodeId, read: u64, key: Option<Bytes> },
+}
+
+impl Asker {
+    /// The key that is read, if it is one.
+    pub(super) fn key(&self) -> Option<&Bytes> {
+        match self {
+            Asker::Client { want: Want::Key(key) | Want::Lasting(key), .. } => Some(key),
+            Asker::Client { want: Want::Page { .. } | Want::Extent | Want::Keys { .. }, .. } => None,
+            Asker::Member { key, .. } => key.as_ref(),
+        }
+    }
 }
 
 /// What a client wants to read.
@@ -23,6 +34,8 @@ pub(super) enum Asker {
 pub(super) enum Want {
     /// A key's value.
     Key(Bytes),
+    /// How long a key lasts.
+    Lasting(Bytes),
     /// The records after this key, or from the first; `last` is the slot's last position.
     Page { last: Position, after: Option<Bytes> },
     /// How many records there are, and the outermost keys.
@@ -40,6 +53,8 @@ pub(super) enum Need {
     Index { read: u64, asked: Time },
     /// Everything up to here to be committed here.
     Commit(Seq),
+    /// A key past its deadline to be gone, which this entry brings about.
+    Gone(Seq),
     /// A confirmation round.
     Round(u64),
 }

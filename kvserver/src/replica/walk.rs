@@ -54,18 +54,20 @@ impl Walk {
 /// Cuts the wanted leaves into frames of bounded size; a large leaf goes into several pieces.
 fn cut(map: &SlotMap, wanted: &[bool], frames: &mut VecDeque<Vec<Leaf>>) {
     let (mut frame, mut bytes) = (Vec::new(), 0);
-    for (leaf, records) in map.leaves(wanted) {
-        let mut piece = Leaf { leaf, clear: true, records: Vec::new() };
-        for (key, value) in records {
+    for (leaf, all) in map.leaves(wanted) {
+        let mut piece = Leaf::new(leaf, true);
+        let records = all.records.into_iter().map(|(key, value)| (key, value, None));
+        let dated = all.dated.into_iter().map(|(key, value, until)| (key, value, Some(until)));
+        for (key, value, until) in records.chain(dated) {
             bytes += key.0.len() + value.0.len();
-            piece.records.push((key, value));
+            piece.push(key, value, until);
             if bytes > FRAME_BYTES {
-                frame.push(std::mem::replace(&mut piece, Leaf { leaf, clear: false, records: Vec::new() }));
+                frame.push(std::mem::replace(&mut piece, Leaf::new(leaf, false)));
                 frames.push_back(std::mem::take(&mut frame));
                 bytes = 0;
             }
         }
-        if piece.clear || !piece.records.is_empty() {
+        if piece.clear || !piece.is_empty() {
             frame.push(piece);
         }
     }

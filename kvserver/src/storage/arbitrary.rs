@@ -4,6 +4,7 @@ use bytes::Bytes;
 use common::blob::Blob;
 use common::peer::Leaf;
 use common::retry::RetryTable;
+use common::update::{Becomes, Came, Wrong};
 use common::{
     BootId, ClientId, Entry, Epoch, Lineage, LogId, NodeId, Op, Outcome, RequestId, Seq, Slot, StoreUuid, View,
 };
@@ -27,12 +28,42 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         1 => some_bytes().prop_map(|key| Op::Delete { key }),
         1 => (some_bytes(), some_bytes(), proptest::option::of(some_bytes()))
             .prop_map(|(key, value, old)| Op::Swap { key, value, old: old.map(common::blob::Blob) }),
+        2 => (some_bytes(), becomes(), proptest::option::of(some_bytes()))
+            .prop_map(|(key, becomes, told)| Op::Update { key, becomes, told: told.map(Blob) }),
         1 => Just(Op::Noop),
     ]
 }
 
+fn becomes() -> impl Strategy<Value = Becomes> {
+    prop_oneof![
+        Just(Becomes::Same),
+        Just(Becomes::Gone),
+        any::<u64>().prop_map(|at| Becomes::Expired { at }),
+        (some_bytes(), any::<Option<u64>>()).prop_map(|(value, until)| Becomes::Value { value, until }),
+        any::<Option<u64>>().prop_map(|until| Becomes::Lasting { until }),
+    ]
+}
+
+fn came() -> impl Strategy<Value = Came> {
+    let wrong = [Wrong::NotInteger, Wrong::Overflow, Wrong::NotFloat, Wrong::NotFinite, Wrong::TooLong];
+    prop_oneof![
+        any::<bool>().prop_map(|had| Came::Done { had }),
+        any::<bool>().prop_map(|had| Came::Unchanged { had }),
+        any::<i64>().prop_map(Came::Number),
+        Just(Came::Text),
+        any::<u64>().prop_map(Came::Length),
+        (0..wrong.len()).prop_map(move |at| Came::Wrong(wrong[at])),
+    ]
+}
+
 pub(super) fn outcome() -> impl Strategy<Value = Outcome> {
-    prop_oneof![Just(Outcome::Created), Just(Outcome::Updated), Just(Outcome::Deleted), Just(Outcome::Missing)]
+    prop_oneof![
+        Just(Outcome::Created),
+        Just(Outcome::Updated),
+        Just(Outcome::Deleted),
+        Just(Outcome::Missing),
+        came().prop_map(Outcome::Came),
+    ]
 }
 
 pub(super) fn request() -> impl Strategy<Value = RequestId> {
@@ -95,10 +126,13 @@ fn lineage() -> impl Strategy<Value = Lineage> {
 
 fn leaf() -> impl Strategy<Value = Leaf> {
     let blob = || some_bytes().prop_map(Blob);
-    (0u16..1024, any::<bool>(), vec((blob(), blob()), 0..4)).prop_map(|(leaf, clear, records)| Leaf {
+    let records = vec((blob(), blob()), 0..4);
+    let dated = vec((blob(), blob(), any::<u64>()), 0..2);
+    (0u16..1024, any::<bool>(), records, dated).prop_map(|(leaf, clear, records, dated)| Leaf {
         leaf,
         clear,
         records,
+        dated,
     })
 }
 

@@ -107,7 +107,7 @@ pub(super) fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
     out.extend_from_slice(b"},\"op\":");
     put_op(out, &entry.op);
     out.extend_from_slice(b",\"outcome\":");
-    out.extend_from_slice(outcome(entry.outcome));
+    put_outcome(out, entry.outcome);
     out.extend_from_slice(b",\"request\":");
     match &entry.request {
         Some(request) => put_request(out, request),
@@ -130,18 +130,20 @@ fn put_op(out: &mut Vec<u8>, op: &Op) {
             json::bytes(out, key);
             out.extend_from_slice(b"}}");
         }
-        Op::Swap { .. } => json::value(out, op),
+        Op::Swap { .. } | Op::Update { .. } => json::value(out, op),
         Op::Noop => out.extend_from_slice(b"\"noop\""),
     }
 }
 
-fn outcome(outcome: Outcome) -> &'static [u8] {
-    match outcome {
+fn put_outcome(out: &mut Vec<u8>, outcome: Outcome) {
+    let word: &[u8] = match outcome {
         Outcome::Created => b"\"created\"",
         Outcome::Updated => b"\"updated\"",
         Outcome::Deleted => b"\"deleted\"",
         Outcome::Missing => b"\"missing\"",
-    }
+        Outcome::Came(_) => return json::value(out, &outcome),
+    };
+    out.extend_from_slice(word);
 }
 
 fn put_request(out: &mut Vec<u8>, request: &RequestId) {
@@ -195,6 +197,39 @@ mod tests {
             "\n"
         );
         assert!(line.ends_with(expected), "{line}");
+    }
+
+    #[test]
+    fn what_has_a_deadline_reads_like_this() {
+        let becomes = common::update::Becomes::Value { value: "green".into(), until: Some(1_795_258_800_000) };
+        let op = Op::Update { key: "pear".into(), becomes, told: None };
+        let id = common::LogId { epoch: common::Epoch(7), seq: common::Seq(9) };
+        let mut line = Vec::new();
+        put_entry(&mut line, &Entry { id, op, outcome: Outcome::Updated, request: None });
+        let expected = concat!(
+            r#"{"id":{"epoch":7,"seq":9},"op":{"update":{"key":"pear","#,
+            r#""becomes":{"value":{"value":"green","until":1795258800000}},"told":null}},"outcome":"updated","request":null}"#,
+        );
+        assert_eq!(String::from_utf8(line).unwrap(), expected);
+    }
+
+    /// Lines that versions before deadlines have written.
+    #[test]
+    fn older_lines_are_read() {
+        let read = |text: &str| {
+            let mut line = Vec::new();
+            sealed::seal(&mut line, |out| out.extend_from_slice(text.as_bytes()));
+            take_record(&line).unwrap().change
+        };
+        let leaves = r#"[{"leaf":7,"clear":true,"records":[["k","v"]]}]"#;
+        let Change::Fill { leaves } = read(&format!(r#"{{"slot":3,"mark":12,"fill":{{"leaves":{leaves}}}}}"#)) else {
+            panic!("a fill")
+        };
+        assert_eq!((leaves[0].records.len(), leaves[0].dated.len()), (1, 0));
+        let retries = r#"{"horizon":null,"clients":{}}"#;
+        let end = r#""entries":[],"at":{"epoch":1,"seq":2},"lineage":[]"#;
+        let line = format!(r#"{{"slot":3,"mark":12,"walk_end":{{{end},"retries":{retries}}}}}"#);
+        assert!(matches!(read(&line), Change::WalkEnd { .. }));
     }
 
     #[test]

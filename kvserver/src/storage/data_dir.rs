@@ -18,8 +18,8 @@ use super::json;
 const IDENTITY: &str = "identity.json";
 const IDENTITY_NEW: &str = "identity.json.new";
 const LOCK: &str = "lock";
-/// The directory format this version writes, and the newest it reads.
-const FORMAT: u32 = 1;
+/// The directory format this version writes, and the newest it reads. 2: deadlines, and the answers of updates.
+const FORMAT: u32 = 2;
 
 /// Why a directory cannot be used. Each text says which directory, what is wrong with it, and what to try.
 #[derive(Debug, thiserror::Error)]
@@ -142,6 +142,8 @@ impl DataDir {
             return Err(foreign(path, cluster, expected));
         }
         stored.boot = stored.boot.next();
+        // From here on lines may be written that an earlier version would take for damage: it must refuse the directory.
+        stored.format = FORMAT;
         let mut dir = DataDir { path: path.to_owned(), disk, stored, _lock: lock };
         dir.write()?;
         Ok(dir)

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use common::retry::RetryTable;
+use common::update::Becomes;
 use common::{Entry, Lineage, LogId, Op, Seq, View};
 
 use super::map::SlotMap;
@@ -114,7 +115,9 @@ impl SlotImage {
             assert_eq!(entry.id.seq, seq.next(), "a tail has no gaps");
             assert_eq!(self.lineage.epoch_at(entry.id.seq), Some(entry.id.epoch), "the lineage knows every tail entry");
             seq = entry.id.seq;
-            debug_assert!(entry.op.key().is_some() || entry.op == Op::Noop);
+            debug_assert!(
+                entry.op.key().is_some() || matches!(entry.op, Op::Noop | Op::Update { becomes: Becomes::Same, .. })
+            );
         }
     }
 }

@@ -9,7 +9,7 @@ use super::json;
 use super::section::{Role, Summary};
 
 /// The format this version writes, and the newest it reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// The manifest's name.
 pub const MANIFEST: &str = "checkpoint.json";
 /// What every file of slot pieces ends with.

@@ -1,9 +1,12 @@
 //! The committed records of one slot, and their hash tree.
 //!
+//! A record may have a deadline, which is part of it as its value is: checksum and digests cover it. What is held is held,
+//! past its deadline too, until an entry of the log removes it; the map knows no time.
+//!
 //! The tree has one level: [`LEAVES`] leaves, by key hash, below a root. Digests are computed when asked for (a catch-up,
 //! an anti-entropy round), so that writes pay nothing for them; a slot is small enough to be hashed in milliseconds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -11,6 +14,7 @@ use common::Op;
 use common::blob::Blob;
 use common::forward::{Keys, PLACES, place};
 use common::peer::Leaf;
+use common::update::Becomes;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// Leaves per slot.
@@ -20,52 +24,109 @@ pub const LEAVES: u16 = 1024;
 const PIECES: usize = 64;
 
 /// Committed records, ordered by key.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct SlotMap {
     records: BTreeMap<Box<[u8]>, Summed>,
     bytes: u64,
+    /// How many records have a deadline.
+    dated: usize,
+    /// The deadlines in order, while somebody must know which is next.
+    due: Option<BTreeSet<(u64, Box<[u8]>)>>,
 }
 
-/// A value and, behind it, the checksum of its record: one allocation, four bytes more.
+/// Whether the deadlines are watched makes no difference to what is held.
+impl PartialEq for SlotMap {
+    fn eq(&self, other: &SlotMap) -> bool {
+        self.records == other.records
+    }
+}
+
+impl Eq for SlotMap {}
+
+/// A record as it is held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Held<'a> {
+    /// The value.
+    pub value: &'a [u8],
+    /// The deadline, if it has one, in milliseconds since the Unix epoch.
+    pub until: Option<u64>,
+}
+
+/// A value and, behind it, the checksum of its record: one allocation, four bytes more. Only a record with a deadline pays
+/// for that: the length of the other variant's box lies where its pointer is.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Summed(Box<[u8]>);
+enum Summed {
+    Plain(Box<[u8]>),
+    Dated(Box<(u64, Box<[u8]>)>),
+}
+
+const _: () = assert!(size_of::<Summed>() == size_of::<Box<[u8]>>(), "a deadline costs nothing where there is none");
 
 /// The length of the checksum.
 const SUM: usize = 4;
 
 impl Summed {
-    fn new(key: &[u8], value: &[u8]) -> Summed {
+    fn new(key: &[u8], value: &[u8], until: Option<u64>) -> Summed {
         let mut bytes = Vec::with_capacity(value.len() + SUM);
         bytes.extend_from_slice(value);
-        bytes.extend_from_slice(&sum(key, value));
-        Summed(bytes.into_boxed_slice())
+        bytes.extend_from_slice(&sum(key, value, until));
+        let bytes = bytes.into_boxed_slice();
+        match until {
+            None => Summed::Plain(bytes),
+            Some(until) => Summed::Dated(Box::new((until, bytes))),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Summed::Plain(bytes) => bytes,
+            Summed::Dated(dated) => &dated.1,
+        }
+    }
+
+    fn until(&self) -> Option<u64> {
+        match self {
+            Summed::Plain(_) => None,
+            Summed::Dated(dated) => Some(dated.0),
+        }
     }
 
     fn value(&self) -> &[u8] {
-        &self.0[..self.0.len() - SUM]
+        let bytes = self.bytes();
+        &bytes[..bytes.len() - SUM]
+    }
+
+    fn held(&self) -> Held<'_> {
+        Held { value: self.value(), until: self.until() }
     }
 
     fn holds(&self, key: &[u8]) -> bool {
-        self.0[self.0.len() - SUM..] == sum(key, self.value())
+        self.bytes()[self.bytes().len() - SUM..] == sum(key, self.value(), self.until())
     }
 }
 
-fn sum(key: &[u8], value: &[u8]) -> [u8; SUM] {
+fn sum(key: &[u8], value: &[u8], until: Option<u64>) -> [u8; SUM] {
     let mut sum = crc32fast::Hasher::new();
     sum.update(key);
     sum.update(value);
+    if let Some(until) = until {
+        sum.update(&until.to_le_bytes());
+    }
     sum.finalize().to_le_bytes()
 }
 
-impl FromIterator<(Box<[u8]>, Box<[u8]>)> for SlotMap {
+/// A record on its way into a map: key, value, deadline.
+pub type Loose = (Box<[u8]>, Box<[u8]>, Option<u64>);
+
+impl FromIterator<Loose> for SlotMap {
     /// Builds the tree in one go from records that are (nearly) in key order: faster and denser than one by one.
-    fn from_iter<I: IntoIterator<Item = (Box<[u8]>, Box<[u8]>)>>(records: I) -> SlotMap {
-        let summed = records.into_iter().map(|(key, value)| {
-            let value = Summed::new(&key, &value);
+    fn from_iter<I: IntoIterator<Item = Loose>>(records: I) -> SlotMap {
+        let summed = records.into_iter().map(|(key, value, until)| {
+            let value = Summed::new(&key, &value, until);
             (key, value)
         });
-        let mut map = SlotMap { records: summed.collect(), bytes: 0 };
-        map.count_bytes();
+        let mut map = SlotMap { records: summed.collect(), ..SlotMap::default() };
+        map.count();
         map
     }
 }
@@ -77,24 +138,82 @@ impl SlotMap {
         self.records.get(key).map(Summed::value)
     }
 
-    /// Sets a value.
+    /// The value and the deadline of `key`.
+    #[must_use]
+    pub fn held(&self, key: &[u8]) -> Option<Held<'_>> {
+        self.records.get(key).map(Summed::held)
+    }
+
+    /// Sets a value that lasts.
     pub fn put(&mut self, key: &[u8], value: &[u8]) {
+        self.set(key, value, None);
+    }
+
+    /// Sets a value and a deadline.
+    pub fn set(&mut self, key: &[u8], value: &[u8], until: Option<u64>) {
         self.bytes += value.len() as u64;
-        let summed = Summed::new(key, value);
+        let summed = Summed::new(key, value, until);
         if let Some(old) = self.records.get_mut(key) {
             self.bytes -= old.value().len() as u64;
-            *old = summed;
+            let before = std::mem::replace(old, summed).until();
+            self.redate(key, before, until);
         } else {
             self.bytes += key.len() as u64;
             self.records.insert(key.into(), summed);
+            self.redate(key, None, until);
         }
+    }
+
+    /// Gives a key another deadline; nothing if there is no such key.
+    pub fn lasting(&mut self, key: &[u8], until: Option<u64>) {
+        let Some(old) = self.records.get_mut(key) else { return };
+        let before = old.until();
+        *old = Summed::new(key, old.value(), until);
+        self.redate(key, before, until);
     }
 
     /// Removes a key.
     pub fn delete(&mut self, key: &[u8]) {
         if let Some(old) = self.records.remove(key) {
             self.bytes -= (key.len() + old.value().len()) as u64;
+            self.redate(key, old.until(), None);
         }
+    }
+
+    /// Keeps count of deadlines, and their order if that is wanted.
+    fn redate(&mut self, key: &[u8], before: Option<u64>, after: Option<u64>) {
+        if before.is_none() && after.is_none() {
+            return;
+        }
+        self.dated = self.dated + usize::from(after.is_some()) - usize::from(before.is_some());
+        let Some(due) = &mut self.due else { return };
+        if let Some(before) = before {
+            due.remove(&(before, key.into()));
+        }
+        if let Some(after) = after {
+            due.insert((after, key.into()));
+        }
+    }
+
+    /// From now on, [`SlotMap::due`] is to be known, or need not be.
+    pub fn watch_deadlines(&mut self, watch: bool) {
+        let dated = |(key, value): (&Box<[u8]>, &Summed)| value.until().map(|until| (until, key.clone()));
+        self.due = match watch {
+            true if self.dated > 0 => Some(self.records.iter().filter_map(dated).collect()),
+            true => Some(BTreeSet::new()),
+            false => None,
+        };
+    }
+
+    /// Deadlines and their keys, the next one first; nothing unless they are watched.
+    pub fn due(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        self.due.iter().flatten().map(|(until, key)| (*until, &**key))
+    }
+
+    /// How many records have a deadline.
+    #[must_use]
+    pub fn dated(&self) -> usize {
+        self.dated
     }
 
     /// Applies a committed operation.
@@ -102,6 +221,12 @@ impl SlotMap {
         match op {
             Op::Put { key, value } | Op::Swap { key, value, .. } => self.put(key, value),
             Op::Delete { key } => self.delete(key),
+            Op::Update { key, becomes, .. } => match becomes {
+                Becomes::Same => {}
+                Becomes::Gone | Becomes::Expired { .. } => self.delete(key),
+                Becomes::Value { value, until } => self.set(key, value, *until),
+                Becomes::Lasting { until } => self.lasting(key, *until),
+            },
             Op::Noop => {}
         }
     }
@@ -124,37 +249,32 @@ impl SlotMap {
         self.bytes
     }
 
-    /// All records in key order.
+    /// All keys and values in key order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.records.iter().map(|(key, value)| (&**key, value.value()))
     }
 
+    /// All records in key order.
+    pub fn all(&self) -> impl DoubleEndedIterator<Item = (&[u8], Held<'_>)> {
+        self.records.iter().map(|(key, value)| (&**key, value.held()))
+    }
+
     /// The records whose keys are greater than `after`, or all, in key order.
-    pub fn after(&self, after: Option<&[u8]>) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub fn after(&self, after: Option<&[u8]>) -> impl Iterator<Item = (&[u8], Held<'_>)> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.records.range::<[u8], _>((start, Bound::Unbounded)).map(|(key, value)| (&**key, value.value()))
+        self.records.range::<[u8], _>((start, Bound::Unbounded)).map(|(key, value)| (&**key, value.held()))
     }
 
-    /// The first key, in the order of bytes.
-    #[must_use]
-    pub fn first(&self) -> Option<&[u8]> {
-        self.records.first_key_value().map(|(key, _)| &**key)
-    }
-
-    /// The last key.
-    #[must_use]
-    pub fn last(&self) -> Option<&[u8]> {
-        self.records.last_key_value().map(|(key, _)| &**key)
-    }
-
-    /// About `count` keys from this place on, in the order of places. All keys of one place are told together.
+    /// About `count` keys from this place on, in the order of places. All keys of one place are told together, and
+    /// only those of which `there` says so.
     ///
     /// The records are not kept in that order, so all keys are looked at. Therefore a long list is told in few pieces
     /// whatever `count` says.
     #[must_use]
-    pub fn keys_from(&self, from: u64, count: usize) -> Keys {
+    pub fn keys_from(&self, from: u64, count: usize, there: impl Fn(&Held<'_>) -> bool) -> Keys {
         let count = count.max(self.records.len() / PIECES).max(1);
-        let mut found: Vec<(u64, &[u8])> = self.records.keys().map(|key| (place(key), &**key)).collect();
+        let records = self.records.iter().filter(|(_, held)| there(&held.held()));
+        let mut found: Vec<(u64, &[u8])> = records.map(|(key, _)| (place(key), &**key)).collect();
         found.retain(|(place, _)| *place >= from);
         if found.len() > count {
             found.select_nth_unstable(count - 1);
@@ -176,9 +296,9 @@ impl SlotMap {
     #[must_use]
     pub fn digests(&self) -> Vec<u64> {
         let mut digests = vec![0u64; usize::from(LEAVES)];
-        for (key, value) in self.iter() {
+        for (key, held) in self.all() {
             let digest = &mut digests[usize::from(Self::leaf_of(key))];
-            *digest = digest.wrapping_add(digest_of(key, value));
+            *digest = digest.wrapping_add(digest_of(key, held));
         }
         digests
     }
@@ -197,18 +317,25 @@ impl SlotMap {
     /// The key and digest of every record of these leaves, in key order.
     #[must_use]
     pub fn records_of(&self, leaves: &[u16]) -> Vec<(Blob, u64)> {
-        let wanted = self.iter().filter(|(key, _)| leaves.contains(&Self::leaf_of(key)));
-        wanted.map(|(key, value)| (Blob(Bytes::copy_from_slice(key)), digest_of(key, value))).collect()
+        let wanted = self.all().filter(|(key, _)| leaves.contains(&Self::leaf_of(key)));
+        wanted.map(|(key, held)| (Blob(Bytes::copy_from_slice(key)), digest_of(key, held))).collect()
     }
 
     /// Damages a record in place, as a failing memory would: its checksum is left as it was. For tests.
     pub fn flip(&mut self, key: &[u8]) -> bool {
-        let byte = self.records.get_mut(key).and_then(|value| value.0.first_mut());
+        let byte = self.records.get_mut(key).and_then(|value| match value {
+            Summed::Plain(bytes) => bytes.first_mut(),
+            Summed::Dated(dated) => dated.1.first_mut(),
+        });
         byte.map(|byte| *byte ^= 0x20).is_some()
     }
 
-    fn count_bytes(&mut self) {
+    fn count(&mut self) {
         self.bytes = self.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum();
+        self.dated = self.records.values().filter(|value| value.until().is_some()).count();
+        if self.due.is_some() {
+            self.watch_deadlines(true);
+        }
     }
 
     /// One digest for everything.
@@ -227,16 +354,18 @@ impl SlotMap {
         xxh3_64(&bytes)
     }
 
-    /// The records of the given leaves (`wanted[leaf]`), grouped by leaf.
+    /// The records of the given leaves (`wanted[leaf]`), one piece for each leaf.
     #[must_use]
-    pub fn leaves(&self, wanted: &[bool]) -> BTreeMap<u16, Vec<(Blob, Blob)>> {
-        let mut leaves: BTreeMap<u16, Vec<(Blob, Blob)>> = BTreeMap::new();
+    pub fn leaves(&self, wanted: &[bool]) -> BTreeMap<u16, Leaf> {
+        let mut leaves = BTreeMap::new();
         for (leaf, _) in wanted.iter().enumerate().filter(|(_, wanted)| **wanted) {
-            leaves.insert(u16::try_from(leaf).unwrap_or(u16::MAX), Vec::new());
+            let leaf = u16::try_from(leaf).unwrap_or(u16::MAX);
+            leaves.insert(leaf, Leaf::new(leaf, true));
         }
-        for (key, value) in self.iter() {
-            if let Some(records) = leaves.get_mut(&Self::leaf_of(key)) {
-                records.push((Blob(Bytes::copy_from_slice(key)), Blob(Bytes::copy_from_slice(value))));
+        for (key, held) in self.all() {
+            if let Some(piece) = leaves.get_mut(&Self::leaf_of(key)) {
+                let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(held.value));
+                piece.push(Blob(key), Blob(value), held.until);
             }
         }
         leaves
@@ -245,17 +374,100 @@ impl SlotMap {
     /// Replaces leaves by content.
     pub fn fill(&mut self, leaves: &[Leaf]) {
         if leaves.iter().any(|leaf| leaf.clear) {
-            let cleared: std::collections::BTreeSet<u16> =
-                leaves.iter().filter(|leaf| leaf.clear).map(|leaf| leaf.leaf).collect();
+            let cleared: BTreeSet<u16> = leaves.iter().filter(|leaf| leaf.clear).map(|leaf| leaf.leaf).collect();
             self.records.retain(|key, _| !cleared.contains(&Self::leaf_of(key)));
-            self.count_bytes();
+            self.count();
         }
-        for (key, value) in leaves.iter().flat_map(|leaf| &leaf.records) {
-            self.put(&key.0, &value.0);
+        for leaf in leaves {
+            leaf.records.iter().for_each(|(key, value)| self.put(&key.0, &value.0));
+            leaf.dated.iter().for_each(|(key, value, until)| self.set(&key.0, &value.0, Some(*until)));
         }
     }
 }
 
-fn digest_of(key: &[u8], value: &[u8]) -> u64 {
-    xxh3_64_with_seed(value, xxh3_64(key))
+fn digest_of(key: &[u8], held: Held<'_>) -> u64 {
+    let digest = xxh3_64_with_seed(held.value, xxh3_64(key));
+    held.until.map_or(digest, |until| xxh3_64_with_seed(&until.to_le_bytes(), digest))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(records: &[(&str, &str, Option<u64>)]) -> SlotMap {
+        records.iter().map(|(key, value, until)| (key.as_bytes().into(), value.as_bytes().into(), *until)).collect()
+    }
+
+    #[test]
+    fn a_deadline_is_part_of_a_record() {
+        let [without, with, other] = [None, Some(7), Some(8)].map(|until| of(&[("k", "v", until)]));
+        assert!(without != with && with != other);
+        assert!(without.root() != with.root() && with.root() != other.root());
+        let leaf = [SlotMap::leaf_of(b"k")];
+        assert!(
+            without.records_of(&leaf) != with.records_of(&leaf) && with.records_of(&leaf) != other.records_of(&leaf)
+        );
+        let mut damaged = with.clone();
+        assert!(damaged.flip(b"k"));
+        assert_eq!(damaged.verified(), Err(b"k".to_vec()));
+        // A deadline that changes by itself is damage, too.
+        let Some(Summed::Dated(dated)) = damaged.records.get_mut(&b"k"[..]) else { panic!("it has one") };
+        (dated.0, dated.1[0]) = (9, b'v');
+        assert_eq!(damaged.verified(), Err(b"k".to_vec()));
+        assert_eq!((with.bytes(), with.dated(), with.held(b"k").unwrap().until), (2, 1, Some(7)));
+    }
+
+    type Step = (u8, u8, Option<u64>);
+
+    /// What the naive map is told, too.
+    fn step(map: &mut SlotMap, naive: &mut BTreeMap<Vec<u8>, (Vec<u8>, Option<u64>)>, (kind, key, until): Step) {
+        let (key, value) = (vec![key % 8], vec![kind; usize::from(kind)]);
+        let blob = |bytes: &[u8]| Blob(Bytes::copy_from_slice(bytes));
+        match kind % 6 {
+            0 => {
+                map.delete(&key);
+                naive.remove(&key);
+            }
+            1 => {
+                map.lasting(&key, until);
+                naive.entry(key).and_modify(|held| held.1 = until);
+            }
+            2 => {
+                let leaf = SlotMap::leaf_of(&key);
+                let mut piece = Leaf::new(leaf, true);
+                piece.push(blob(&key), blob(&value), until);
+                map.fill(&[piece]);
+                naive.retain(|key, _| SlotMap::leaf_of(key) != leaf);
+                naive.insert(key, (value, until));
+            }
+            3 => map.watch_deadlines(until.is_some()),
+            _ => {
+                map.set(&key, &value, until);
+                naive.insert(key, (value, until));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_holds_what_a_plain_map_holds(steps: Vec<Step>) {
+            let (mut map, mut naive) = (SlotMap::default(), BTreeMap::new());
+            map.watch_deadlines(true);
+            for one in steps {
+                step(&mut map, &mut naive, one);
+                let held: Vec<_> = map.all().map(|(key, held)| (key.to_vec(), (held.value.to_vec(), held.until))).collect();
+                prop_assert_eq!(&held, &naive.clone().into_iter().collect::<Vec<_>>());
+                let mut due: Vec<_> = naive.iter().filter_map(|(key, held)| Some((held.1?, key.as_slice()))).collect();
+                due.sort_unstable();
+                prop_assert_eq!(map.dated(), due.len());
+                prop_assert!(map.due.is_none() || map.due().collect::<Vec<_>>() == due);
+                prop_assert!(map.verified().is_ok());
+                prop_assert_eq!(map.bytes(), held.iter().map(|(k, (v, _))| (k.len() + v.len()) as u64).sum::<u64>());
+                let again: SlotMap = naive.iter().map(|(k, (v, u))| (k.clone().into(), v.clone().into(), *u)).collect();
+                prop_assert!(again == map && again.root() == map.root());
+            }
+        }
+    }
 }

@@ -3,11 +3,15 @@
 //! ```json
 //! {"slot":3,"records":{
 //! "apple":"red",
-//! "pear":{"b64":"/wA="}
+//! "pear":{"b64":"/wA="},
+//! "plum":{"value":"ripe","until":1795258800000}
 //! },"binary_keys":{
 //! "/v8=":"a value whose key is not UTF-8, so the key is base64"
 //! }}
 //! ```
+//!
+//! `until` is a record's deadline in milliseconds since the Unix epoch. It stands beside the value, so that damage which
+//! takes one takes both: a key that was to go must not come back from a salvage to stay.
 //!
 //! Encoding happens under the slot's lock and is nothing but copying into two buffers; checksums and files come later.
 
@@ -21,7 +25,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::codec::put_entry;
 use super::image::SlotImage;
 use super::json;
-use super::map::SlotMap;
+use super::map::{Held, Loose, SlotMap};
 
 /// Which of the three maps a slot's records are written to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -170,31 +174,36 @@ fn put_records(out: &mut Vec<u8>, slot: Slot, map: &SlotMap) {
     out.extend_from_slice(b",\"records\":{");
     let mut binary = Vec::new();
     let mut separator = "\n";
-    for (key, value) in map.iter() {
+    for (key, held) in map.all() {
         let Ok(text) = std::str::from_utf8(key) else {
-            binary.push((blob::to_base64(key), value));
+            binary.push((blob::to_base64(key), held));
             continue;
         };
-        put_line(out, &mut separator, text, value);
+        put_line(out, &mut separator, text, held);
     }
     out.extend_from_slice(b"\n}");
     if !binary.is_empty() {
         out.extend_from_slice(b",\"binary_keys\":{");
         let mut separator = "\n";
-        for (key, value) in binary {
-            put_line(out, &mut separator, &key, value);
+        for (key, held) in binary {
+            put_line(out, &mut separator, &key, held);
         }
         out.extend_from_slice(b"\n}");
     }
     out.push(b'}');
 }
 
-fn put_line(out: &mut Vec<u8>, separator: &mut &'static str, key: &str, value: &[u8]) {
+fn put_line(out: &mut Vec<u8>, separator: &mut &'static str, key: &str, held: Held<'_>) {
     out.extend_from_slice(separator.as_bytes());
     *separator = ",\n";
     json::string(out, key);
     out.push(b':');
-    json::bytes(out, value);
+    let Some(until) = held.until else { return json::bytes(out, held.value) };
+    out.extend_from_slice(b"{\"value\":");
+    json::bytes(out, held.value);
+    out.extend_from_slice(b",\"until\":");
+    json::number(out, until);
+    out.push(b'}');
 }
 
 fn put_log(out: &mut Vec<u8>, slot: Slot, retries: &RetryTable, tail: &[&Entry]) {
@@ -235,8 +244,8 @@ pub(super) fn read_records(slot: Slot, piece: &[u8]) -> Result<SlotMap, String> 
         return Err(format!("the records are slot {}'s", piece.slot));
     }
     let mut records = piece.records.0;
-    for (key, value) in piece.binary_keys.0 {
-        records.push((decode_key(&key)?, value));
+    for (key, value, until) in piece.binary_keys.0 {
+        records.push((decode_key(&key)?, value, until));
     }
     Ok(records.into_iter().collect())
 }
@@ -276,11 +285,11 @@ pub(super) fn salvage_records(piece: &[u8]) -> (SlotMap, u64) {
     (records.into_iter().collect(), lost)
 }
 
-fn salvage_line(line: &[u8], binary: bool) -> Option<Pair> {
+fn salvage_line(line: &[u8], binary: bool) -> Option<Loose> {
     let object = [b"{", line.strip_suffix(b",").unwrap_or(line), b"}"].concat();
-    let (key, value) = serde_json::from_slice::<Records>(&object).ok()?.0.pop()?;
+    let (key, value, until) = serde_json::from_slice::<Records>(&object).ok()?.0.pop()?;
     let key = if binary { decode_key(&key).ok()? } else { key };
-    Some((key, value))
+    Some((key, value, until))
 }
 
 #[derive(Deserialize)]
@@ -291,16 +300,14 @@ struct RecordsPiece {
     binary_keys: Records,
 }
 
-/// The pairs of a JSON object, in order, copied once: straight from the file's bytes to where they will stay.
+/// The records of a JSON object, in order, copied once: straight from the file's bytes to where they will stay.
 #[derive(Default)]
-struct Records(Vec<Pair>);
-
-type Pair = (Box<[u8]>, Box<[u8]>);
+struct Records(Vec<Loose>);
 
 impl<'de> Deserialize<'de> for Records {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Records, D::Error> {
-        struct PairsVisitor;
-        impl<'de> Visitor<'de> for PairsVisitor {
+        struct RecordsVisitor;
+        impl<'de> Visitor<'de> for RecordsVisitor {
             type Value = Records;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object of keys and values")
@@ -308,12 +315,12 @@ impl<'de> Deserialize<'de> for Records {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Records, A::Error> {
                 let mut records = Vec::new();
                 while let Some((key, value)) = map.next_entry::<Text, Value>()? {
-                    records.push((key.0, value.0));
+                    records.push((key.0, value.0, value.1));
                 }
                 Ok(Records(records))
             }
         }
-        d.deserialize_map(PairsVisitor)
+        d.deserialize_map(RecordsVisitor)
     }
 }
 
@@ -325,7 +332,8 @@ impl<'de> Deserialize<'de> for Text {
     }
 }
 
-struct Value(Box<[u8]>);
+/// A value and its deadline.
+struct Value(Box<[u8]>, Option<u64>);
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Value, D::Error> {
@@ -339,18 +347,92 @@ impl<'de> Visitor<'de> for ValueVisitor {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(r#"a string or {"b64": "..."}"#)
+        f.write_str(r#"a string, {"b64": "..."} or {"value": ..., "until": ...}"#)
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Value, E> {
-        Ok(Value(text.as_bytes().into()))
+        Ok(Value(text.as_bytes().into(), None))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let Some((name, text)) = map.next_entry::<Text, Text>()? else { return Err(A::Error::missing_field("b64")) };
-        if &*name.0 != b"b64" || map.next_key::<Text>()?.is_some() {
-            return Err(A::Error::custom("bytes are written as {\"b64\": ...} and nothing else"));
+        let name = map.next_key::<Text>()?.ok_or_else(|| A::Error::missing_field("b64"))?;
+        let value = match &*name.0 {
+            b"b64" => Value(decode_key(&map.next_value::<Text>()?.0).map_err(A::Error::custom)?, None),
+            b"value" => {
+                let Value(bytes, None) = map.next_value()? else {
+                    return Err(A::Error::custom("a value has one deadline at most"));
+                };
+                match map.next_entry::<Text, u64>()? {
+                    Some((name, until)) if &*name.0 == b"until" => Value(bytes, Some(until)),
+                    _ => return Err(A::Error::missing_field("until")),
+                }
+            }
+            _ => {
+                return Err(A::Error::custom(
+                    "a value is written as {\"b64\": ...} or {\"value\": ..., \"until\": ...}",
+                ));
+            }
+        };
+        match map.next_key::<Text>()? {
+            None => Ok(value),
+            Some(_) => Err(A::Error::custom("there is more than belongs to a value")),
         }
-        decode_key(&text.0).map(Value).map_err(A::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::arbitrary::some_bytes;
+    use super::*;
+
+    fn written(map: &SlotMap) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_records(&mut out, Slot(3), map);
+        out
+    }
+
+    #[test]
+    fn records_read_like_this() {
+        let mut map = SlotMap::default();
+        map.put(b"apple", b"red");
+        map.set(b"plum", b"ripe", Some(1_795_258_800_000));
+        map.set(b"\xff", b"\x80", Some(7));
+        let expected = concat!(
+            "{\"slot\":3,\"records\":{\n\"apple\":\"red\",\n",
+            "\"plum\":{\"value\":\"ripe\",\"until\":1795258800000}\n},\"binary_keys\":{\n",
+            "\"/w==\":{\"value\":{\"b64\":\"gA==\"},\"until\":7}\n}}"
+        );
+        assert_eq!(String::from_utf8(written(&map)).unwrap(), expected);
+    }
+
+    #[test]
+    fn half_a_deadline_is_none() {
+        for value in [
+            r#"{"value":"v"}"#,
+            r#"{"until":7}"#,
+            r#"{"value":"v","until":7,"more":1}"#,
+            r#"{"value":"v","until":-7}"#,
+            r#"{"value":{"value":"v","until":7},"until":7}"#,
+            r#"{"b64":"gA==","until":7}"#,
+            "7",
+        ] {
+            let piece = format!("{{\"slot\":3,\"records\":{{\n\"k\":{value}\n}}}}");
+            assert!(read_records(Slot(3), piece.as_bytes()).is_err(), "{value}");
+            assert_eq!(salvage_records(piece.as_bytes()), (SlotMap::default(), 1), "{value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_records_survive(records in proptest::collection::btree_map(some_bytes(), (some_bytes(), any::<Option<u64>>()), 0..8)) {
+            let map: SlotMap = records.iter().map(|(k, (v, until))| (k[..].into(), v[..].into(), *until)).collect();
+            let piece = written(&map);
+            let read = read_records(Slot(3), &piece).unwrap();
+            prop_assert!(read == map && read.root() == map.root());
+            let (salvaged, lost) = salvage_records(&piece);
+            prop_assert!(salvaged == map && lost == 0);
+        }
     }
 }

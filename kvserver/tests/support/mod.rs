@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::clock;
 use common::text::Whole;
+use common::update::Update;
 use kvserver::node::{Node, NodeOptions};
 use kvserver::replica::{Read, Reply, Write, WriteOp};
 use kvserver::replies::{Registered, Replies};
@@ -92,6 +93,7 @@ impl Server {
             Read::Value(value) => Some(Reply::Value(Some(Bytes::copy_from_slice(value)))),
             Read::Missing => Some(Reply::Value(None)),
             Read::Refused(refusal) => Some(Reply::Refused(refusal)),
+            Read::Lasts(lasts) => Some(Reply::Lasts(lasts)),
             Read::Later => None,
         });
         match now {
@@ -106,6 +108,22 @@ impl Server {
         let write = Write { key: Bytes::copy_from_slice(key.as_bytes()), op, request: None, retry: false };
         self.node.write(clock::now(), write, token);
         self.answer(token.index).await
+    }
+
+    pub async fn update(&self, key: &str, update: Update) -> Reply {
+        let token = self.token();
+        let (key, op) = (Bytes::copy_from_slice(key.as_bytes()), WriteOp::Update(update));
+        self.node.write(clock::now(), Write { key, op, request: None, retry: false }, token);
+        self.answer(token.index).await
+    }
+
+    pub async fn lasting(&self, key: &str) -> Reply {
+        let token = self.token();
+        match self.node.lasting(clock::now(), key.as_bytes(), token) {
+            Read::Lasts(lasting) => Reply::Lasts(lasting),
+            Read::Refused(refusal) => Reply::Refused(refusal),
+            _ => self.answer(token.index).await,
+        }
     }
 
     /// A question about the whole cluster: the reply's first word, and the rest.
@@ -146,6 +164,15 @@ impl Server {
         assert_eq!(arrived.len(), 1, "one request at a time: {arrived:?}");
         assert_eq!(arrived[0].0, index);
         arrived.remove(0).1
+    }
+}
+
+/// Waits until the key is gone, at this server.
+pub async fn until_missing(server: &Server, key: &str) {
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    while server.get(key).await != Reply::Value(None) {
+        assert!(tokio::time::Instant::now() < deadline, "{key} is still there");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

@@ -248,7 +248,7 @@ impl Session {
         }
         self.counts.gets += 1;
         let token = Token { conn: call.conn, index: self.pending.next_index() };
-        let done = call.backend.lasting(call.now, key, token, |read| self.found(read, &shape));
+        let done = self.found(call.backend.lasting(call.now, key, token), &shape);
         if let Some(immediate) = done {
             self.owe_read(Job::Lasts(Blob(Bytes::copy_from_slice(key))), shape, immediate);
         }

@@ -137,9 +137,9 @@ fn an_identity_that_is_newer_damaged_or_missing_is_refused() {
     let refused = || open(dir.path(), &StoreOptions::default()).unwrap_err();
 
     let mut newer = Vec::new();
-    common::sealed::seal(&mut newer, |out| out.extend_from_slice(br#"{"format":2,"name":"unknown"}"#));
+    common::sealed::seal(&mut newer, |out| out.extend_from_slice(br#"{"format":3,"name":"unknown"}"#));
     fs::write(&identity, newer).unwrap();
-    assert!(matches!(refused(), StoreError::Dir(DirError::Newer { found: 2, .. })));
+    assert!(matches!(refused(), StoreError::Dir(DirError::Newer { found: 3, .. })));
 
     let mut flipped = good.clone();
     flipped[40] ^= 1;
@@ -164,6 +164,41 @@ fn what_is_left_of_a_store_that_never_began_is_not_taken_for_data() {
     fs::write(dir.path().join("journal-1.jsonl"), "half a line").unwrap();
     assert!(open_plain(dir.path()).images.is_empty());
     assert!(open_plain(dir.path()).images.is_empty());
+}
+
+/// What the version before deadlines has written is read; from then on that version refuses the directory.
+#[test]
+fn a_directory_of_format_1_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open_plain(dir.path());
+    opened.dir.bind(CLUSTER, 1).unwrap();
+    let (journal, mut checkpointer) = opened.start(quiet()).unwrap();
+    let slots = Slots::new(journal, 1);
+    slots.put(0, "kept", "yes");
+    slots.commit(0);
+    slots.checkpoint(&mut checkpointer).unwrap();
+    slots.put(0, "later", "too");
+    slots.journal.close();
+    drop((opened, checkpointer));
+    let format = |name: &str| {
+        let bytes = fs::read(dir.path().join(name)).unwrap();
+        let first = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        let payload = String::from_utf8(common::sealed::open(&bytes[..first]).unwrap().to_vec()).unwrap();
+        (payload, bytes[first..].to_vec())
+    };
+    for name in ["identity.json", "checkpoint.json"] {
+        let (payload, rest) = format(name);
+        assert!(payload.contains("\"format\":2"), "{payload}");
+        let mut older = Vec::new();
+        let payload = payload.replace("\"format\":2", "\"format\":1");
+        common::sealed::seal(&mut older, |out| out.extend_from_slice(payload.as_bytes()));
+        older.extend_from_slice(&rest);
+        fs::write(dir.path().join(name), older).unwrap();
+    }
+    let opened = open_plain(dir.path());
+    let image = &opened.images[&Slot(0)];
+    assert_eq!((image.map.get(b"kept"), image.tail.len()), (Some(&b"yes"[..]), 1));
+    assert!(format("identity.json").0.contains("\"format\":2"));
 }
 
 /// A bound store with two slots, and a flipped byte in the middle of its journal.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use common::retry::RetryTable;
+use common::update::Becomes;
 use common::{BootId, ClientId, Entry, Epoch, LogId, NodeId, Op, Outcome, RequestId, Seq, Slot, StoreUuid, View};
 use proptest::prelude::*;
 
@@ -100,7 +101,9 @@ impl World {
     }
 
     pub(super) fn put(&mut self, slot: u16, key: &str, value: &str) {
-        self.step(Slot(slot), &Step::Put(key.as_bytes().to_vec().into(), value.as_bytes().to_vec().into()));
+        let end = self.images.entry(Slot(slot)).or_insert_with(SlotImage::empty).end();
+        let (key, value) = (key.as_bytes().to_vec().into(), value.as_bytes().to_vec().into());
+        self.append(Slot(slot), Op::Put { key, value }, end);
     }
 
     pub(super) fn step(&mut self, slot: Slot, step: &Step) {
@@ -109,8 +112,7 @@ impl World {
         let (end, base) = (image.end(), image.base.unwrap_or_default());
         match step {
             Step::Put(key, value) if positioned => {
-                let op = Op::Put { key: key.clone(), value: value.clone() };
-                self.append(slot, op, end);
+                self.append(slot, some_put(key, value, end.seq.0), end);
             }
             Step::Delete(key) if positioned => self.append(slot, Op::Delete { key: key.clone() }, end),
             Step::Commit(by) if positioned => image.commit_to(Seq(base.seq.0 + by)),
@@ -142,10 +144,10 @@ impl World {
         let applied = self.images[&slot].base.unwrap_or_default().seq;
         self.write(slot, Change::WalkBegin { applied });
         let blob = common::blob::Blob;
-        let leaves = records.iter().map(|(key, value)| common::peer::Leaf {
-            leaf: super::super::SlotMap::leaf_of(key),
-            clear: true,
-            records: vec![(blob(key.clone()), blob(value.clone()))],
+        let leaves = records.iter().enumerate().map(|(i, (key, value))| {
+            let mut leaf = common::peer::Leaf::new(super::super::SlotMap::leaf_of(key), true);
+            leaf.push(blob(key.clone()), blob(value.clone()), i.is_multiple_of(2).then_some(LATE + i as u64));
+            leaf
         });
         self.write(slot, Change::Fill { leaves: leaves.collect() });
         self.epoch += 1;
@@ -221,5 +223,19 @@ pub(super) fn assert_same(found: &BTreeMap<Slot, SlotImage>, expected: &BTreeMap
     }
     for (slot, found) in found {
         assert!(expected.contains_key(slot), "slot {slot} was never written: {found:?}");
+    }
+}
+
+/// A deadline.
+const LATE: u64 = 1_795_258_800_000;
+
+/// One of the ways in which an entry gives a key a value.
+fn some_put(key: &Bytes, value: &Bytes, seq: u64) -> Op {
+    let (key, value) = (key.clone(), value.clone());
+    let until = Some(LATE + seq);
+    match seq % 4 {
+        0 => Op::Update { key, becomes: Becomes::Value { value, until }, told: None },
+        1 => Op::Update { key, becomes: Becomes::Lasting { until }, told: Some(common::blob::Blob(value)) },
+        _ => Op::Put { key, value },
     }
 }
