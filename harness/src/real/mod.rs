@@ -12,12 +12,14 @@ pub mod crowd;
 mod ledger;
 pub mod memory;
 mod records;
+mod resp;
 mod survival;
 mod text;
 mod writers;
 
 pub use cluster::{Cluster, Options};
 pub use ledger::Ledger;
+pub use resp::Resp;
 pub use records::{Record, records};
 pub use survival::survive;
 pub use text::{Arc, Keyrange, Text, position};

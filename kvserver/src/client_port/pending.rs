@@ -52,6 +52,8 @@ pub(super) struct Pending {
     bytes: usize,
     /// Tasks of Redis clients whose server did not do them.
     again: Vec<u64>,
+    /// A Redis client's task was answered since that was last asked.
+    stirred: bool,
 }
 
 #[derive(Debug)]
@@ -162,6 +164,7 @@ impl Pending {
         let entry = &mut self.entries[at];
         match &mut entry.state {
             State::Owed(owed) => {
+                self.stirred = true;
                 let (reads, before) = (owed.reads(), owed.cost());
                 let task = usize::try_from(index - entry.index).unwrap_or(usize::MAX);
                 let taken = owed.take(task, reply);
@@ -187,6 +190,11 @@ impl Pending {
             }
             State::Answered(..) | State::Encoded(_) => {}
         }
+    }
+
+    /// Whether a Redis client's task was answered since this was last asked.
+    pub(super) fn was_stirred(&mut self) -> bool {
+        std::mem::take(&mut self.stirred)
     }
 
     /// The tasks that must be done elsewhere, in order. A write waits until no later one of its key is out, for it would be

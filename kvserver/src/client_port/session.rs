@@ -185,14 +185,21 @@ impl Session {
     /// Sends what is answered, and starts as many of the received requests as the bounds allow. `now` must have been read
     /// after the last byte was received.
     pub fn process(&mut self, now: Time, backend: &impl Serves, conn: u32) {
-        for order in self.pending.redo(conn) {
-            backend.relay(now, order);
+        loop {
+            for order in self.pending.redo(conn) {
+                backend.relay(now, order);
+            }
+            self.pending.flush(self.dialect, &mut self.out, self.bounds.bytes);
+            let mut input = std::mem::take(&mut self.input);
+            let used = self.requests(input.rest(), now, backend, conn);
+            input.take(used);
+            self.input = input;
+            // What was answered while it was being started (several keys that are all here, a refusal) is seen to at once:
+            // nothing else may come to wake this connection.
+            if !self.pending.was_stirred() {
+                break;
+            }
         }
-        self.pending.flush(self.dialect, &mut self.out, self.bounds.bytes);
-        let mut input = std::mem::take(&mut self.input);
-        let used = self.requests(input.rest(), now, backend, conn);
-        input.take(used);
-        self.input = input;
         debug_assert!(self.input.rest().len() <= self.longest_request() + super::task::READ || !self.wants_input());
     }
 
