@@ -202,9 +202,8 @@ fn a_deadline_survives_a_failover_and_a_restart_of_everything() {
     cluster.settled(3, HEAL);
     (1..=3).for_each(|server| check(&cluster, server));
     let mut own = Resp::connect(&cluster.address(2)).expect("it listens");
-    let gone = process::until(HEAL, || {
-        (0..60).all(|key| own.ask(&format!("EXISTS soon{key}")).expect("a reply") == "0")
-    });
+    let gone =
+        process::until(HEAL, || (0..60).all(|key| own.ask(&format!("EXISTS soon{key}")).expect("a reply") == "0"));
     assert!(gone, "keys outlive their deadline");
     let after = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
     assert!(after >= soon, "they were gone {} ms too early", soon - after.min(soon));
@@ -236,8 +235,10 @@ fn text_kvclient_and_redis_see_the_same_data() {
         for key in 0..30 {
             said.push(text.ask(&format!("put redis{key} text{key}")).expect("a reply"));
         }
-        assert!(["GET_SUCCESS redis5 text5", "SERVER_NOT_RESPONSIBLE", "GET_SUCCESS redis5 5"]
-            .contains(&text.ask("get redis5").expect("a reply").as_str()));
+        assert!(
+            ["GET_SUCCESS redis5 text5", "SERVER_NOT_RESPONSIBLE", "GET_SUCCESS redis5 5"]
+                .contains(&text.ask("get redis5").expect("a reply").as_str())
+        );
     }
     assert_eq!(said.iter().filter(|line| line.starts_with("PUT_UPDATE")).count(), 30, "{said:?}");
     for server in 1..=3 {

@@ -19,8 +19,8 @@ mod writers;
 
 pub use cluster::{Cluster, Options};
 pub use ledger::Ledger;
-pub use resp::Resp;
 pub use records::{Record, records};
+pub use resp::Resp;
 pub use survival::survive;
 pub use text::{Arc, Keyrange, Text, position};
 pub use writers::{Outcome, Writers, load};

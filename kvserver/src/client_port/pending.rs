@@ -205,6 +205,7 @@ impl Pending {
         }
         let mut again = std::mem::take(&mut self.again);
         again.sort_unstable();
+        again.dedup();
         let mut orders = Vec::new();
         for index in &again {
             match self.later(*index, &again) {

@@ -203,13 +203,18 @@ impl State {
         }
         Reply::Written(match op {
             WriteOp::Swap(_) | WriteOp::Update(_) | WriteOp::Probe => Outcome::Missing,
-            WriteOp::Put(value) => self.map.insert(key, value).map_or(Outcome::Created, |_| Outcome::Updated),
+            WriteOp::Put(value) => self.put(key, value).map_or(Outcome::Created, |_| Outcome::Updated),
             WriteOp::Delete => self.map.remove(&key).map_or(Outcome::Missing, |_| Outcome::Deleted),
         })
     }
 }
 
 impl State {
+    fn put(&mut self, key: Vec<u8>, value: Bytes) -> Option<Bytes> {
+        self.until.remove(&key);
+        self.map.insert(key, value)
+    }
+
     /// As much of it as the port's tests look at.
     fn update(&mut self, key: Vec<u8>, update: Update) -> Updated {
         let old = self.map.get(&key).cloned();

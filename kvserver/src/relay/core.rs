@@ -453,3 +453,6 @@ fn why(refusal: Refusal) -> &'static str {
         Refusal::Unavailable(why) => why,
     }
 }
+
+#[cfg(test)]
+mod tests;

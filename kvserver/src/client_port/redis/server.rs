@@ -168,7 +168,7 @@ fn command(args: &Args<'_>, out: &mut Out<'_>) {
     }
     let named = |from: usize| args.from(from).map(super::table::find);
     match args.get(1).to_ascii_lowercase().as_slice() {
-        b"count" => out.count(COMMANDS.len()),
+        b"count" if args.len() == 2 => out.count(COMMANDS.len()),
         b"list" => {
             out.array(COMMANDS.len());
             COMMANDS.iter().for_each(|command| out.bulk(command.name.as_bytes()));
@@ -181,7 +181,7 @@ fn command(args: &Args<'_>, out: &mut Out<'_>) {
             out.array(args.len() - 2);
             named(2).for_each(|found| match found {
                 Some(command) => docs::info(command, out),
-                None => out.null_array(),
+                None => out.null(),
             });
         }
         b"docs" => {
@@ -190,8 +190,10 @@ fn command(args: &Args<'_>, out: &mut Out<'_>) {
             out.map(told.len());
             told.into_iter().for_each(|command| docs::docs(command, out));
         }
-        b"getkeys" if args.len() > 2 => docs::keys(&args.tail(2), out),
-        b"getkeys" => out.error(&wrong_arity("command|getkeys")),
+        b"getkeys" if args.len() > 3 => docs::keys(&args.tail(2), out),
+        word @ (b"count" | b"getkeys") => {
+            out.error(&wrong_arity(&format!("command|{}", String::from_utf8_lossy(word))));
+        }
         _ => out.error_bytes(&unknown_subcommand(args.get(1), "COMMAND")),
     }
 }

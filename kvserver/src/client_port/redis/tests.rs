@@ -117,11 +117,9 @@ fn a_greeted_client_is_a_text_client() {
 #[test]
 fn strings_and_numbers() {
     let mut line = Line::new();
-    let said = line.say("SET a 1\nGET a\nGET none\nSET a 2 NX\nSET a 2 XX GET\nINCRBY a 40\nAPPEND a x\nINCR a\nSTRLEN a");
-    assert_eq!(
-        said,
-        "+OK\n$1\n1\n$-1\n$-1\n$1\n1\n:42\n:3\n-ERR value is not an integer or out of range\n:3\n"
-    );
+    let said =
+        line.say("SET a 1\nGET a\nGET none\nSET a 2 NX\nSET a 2 XX GET\nINCRBY a 40\nAPPEND a x\nINCR a\nSTRLEN a");
+    assert_eq!(said, "+OK\n$1\n1\n$-1\n$-1\n$1\n1\n:42\n:3\n-ERR value is not an integer or out of range\n:3\n");
     let said = line.say("GETRANGE a 1 -1\nGETRANGE a -1 0\nTYPE a\nTYPE none\nOBJECT ENCODING a\nGETDEL a\nGETDEL a");
     assert_eq!(said, "$2\n2x\n$0\n\n+string\n+none\n$6\nembstr\n$3\n42x\n$-1\n");
     assert_eq!(line.say("SETNX b 1\nSETNX b 2\nGETSET b 3\nEXISTS a b b\nDEL a b"), ":1\n:0\n$1\n1\n:2\n:1\n");
@@ -170,8 +168,15 @@ fn errors_are_worded_as_in_redis() {
         ("SELECT 1", "ERR DB index is out of range".to_owned()),
         ("HELLO 4", "NOPROTO unsupported protocol version".to_owned()),
         ("SCAN x", "ERR invalid cursor".to_owned()),
-        ("CONFIG SET port 1", "ERR CONFIG SET failed (possibly related to argument 'port') - can't set immutable config".to_owned()),
-        ("MULTI", "ERR MULTI is not supported: there are no transactions across keys: each command is atomic by itself".to_owned()),
+        (
+            "CONFIG SET port 1",
+            "ERR CONFIG SET failed (possibly related to argument 'port') - can't set immutable config".to_owned(),
+        ),
+        (
+            "MULTI",
+            "ERR MULTI is not supported: there are no transactions across keys: each command is atomic by itself"
+                .to_owned(),
+        ),
     ] {
         assert_eq!(line.say(command), format!("-{error}\n"), "{command}");
     }
@@ -211,7 +216,10 @@ fn the_newer_protocol_is_spoken_once_asked_for() {
 fn lists_of_commands_are_whole() {
     let mut line = Line::new();
     for (command, reply) in [
-        ("COMMAND INFO get nope", "*2\n*10\n$3\nget\n:2\n*2\n+readonly\n+fast\n:1\n:1\n:1\n*2\n+@read\n+@string\n*0\n*0\n*0\n*-1\n"),
+        (
+            "COMMAND INFO get nope",
+            "*2\n*10\n$3\nget\n:2\n*2\n+readonly\n+fast\n:1\n:1\n:1\n*2\n+@read\n+@string\n*0\n*0\n*0\n$-1\n",
+        ),
         ("COMMAND GETKEYS mset a 1 b 2", "*2\n$1\na\n$1\nb\n"),
         ("SCAN 0", "*2\n$1\n0\n*0\n"),
         ("KEYS *", "*0\n"),
@@ -223,7 +231,10 @@ fn lists_of_commands_are_whole() {
     assert!(line.say("COMMAND").starts_with(&format!("*{}\n", super::table::COMMANDS.len())));
     assert!(line.say("COMMAND DOCS").len() > 5_000);
     line.say("MSET a 1 b 2 bb 3");
-    assert_eq!(line.say("SCAN 0 MATCH b* COUNT 100\nSCAN 0 TYPE list"), "*2\n$1\n0\n*2\n$1\nb\n$2\nbb\n*2\n$1\n0\n*0\n");
+    assert_eq!(
+        line.say("SCAN 0 MATCH b* COUNT 100\nSCAN 0 TYPE list"),
+        "*2\n$1\n0\n*2\n$1\nb\n$2\nbb\n*2\n$1\n0\n*0\n"
+    );
 }
 
 #[test]
@@ -265,7 +276,9 @@ fn a_write_that_comes_back_undone_is_not_executed_after_a_later_one() {
     line.stub.hold();
     line.say("SET k 3\nSET k 4");
     line.stub.release(|answers| {
-        answers.iter_mut().for_each(|answer| answer.1 = crate::replica::Reply::Refused(crate::replica::Refusal::WriteLocked));
+        answers
+            .iter_mut()
+            .for_each(|answer| answer.1 = crate::replica::Reply::Refused(crate::replica::Refusal::WriteLocked));
     });
     assert_eq!(line.turn() + &line.say("GET k"), "+OK\n+OK\n$1\n4\n");
     assert_eq!(line.stub.relayed(), 2);
