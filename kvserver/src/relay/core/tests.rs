@@ -147,6 +147,7 @@ fn what_was_never_sent_is_no_retry_and_what_was_refused_is_tried_until_the_end()
 fn an_outcome_that_stays_unknown_is_told_as_that() {
     let mut play = Play::new(&[2]);
     play.write(1, "v");
+    play.sent();
     play.after(6_000);
     assert!(matches!(play.replies()[..], [(1, Reply::Unknown(_))]));
     play.write(2, "v");
