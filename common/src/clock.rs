@@ -30,6 +30,6 @@ pub fn wall_micros() -> u64 {
 #[must_use]
 pub fn wall() -> Wall {
     let t = clock_gettime(ClockId::Realtime);
-    let micros = i64::from(t.tv_sec).saturating_mul(1_000_000).saturating_add(i64::from(t.tv_nsec) / 1_000);
+    let micros = t.tv_sec.saturating_mul(1_000_000).saturating_add(t.tv_nsec / 1_000);
     Wall { ahead: Some(micros.saturating_sub_unsigned(now().0)) }
 }

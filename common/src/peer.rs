@@ -127,6 +127,9 @@ pub enum PeerMsg {
         at: Option<Seq>,
         /// How much the receiver knows to be committed: a coordinator whose log is shorter has a lying disk.
         commit: Seq,
+        /// The receiver holds entries beyond the coordinator's end that an earlier start of this very coordinator has sent
+        /// it. They may have been acknowledged, so none of them was cut, and no session is open.
+        further: bool,
         /// The receiver's store, for the ECS to check.
         store: StoreUuid,
         /// The receiver's boot, likewise.

@@ -44,11 +44,13 @@ pub enum Rule {
     NoRecoverySync,
     KeepStore,
     KeepCondemned,
+    CutFurther,
+    ReadLacking,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Rule; 37] = [
+    pub const ALL: [Rule; 39] = [
         Rule::NoFsync,
         Rule::NoFence,
         Rule::NoEpochMatch,
@@ -86,6 +88,8 @@ impl Rule {
         Rule::NoRecoverySync,
         Rule::KeepStore,
         Rule::KeepCondemned,
+        Rule::CutFurther,
+        Rule::ReadLacking,
     ];
 
     /// Its name in the documentation: `no_fsync` for [`Rule::NoFsync`].

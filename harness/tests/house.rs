@@ -8,6 +8,7 @@ const LONGEST: usize = 800;
 /// The pure cores: no clock, no runtime, no randomness of their own, no order that changes from run to run.
 const CORES: &[&str] = &[
     "common/src/entry.rs",
+    "common/src/extended.rs",
     "common/src/lineage.rs",
     "common/src/position.rs",
     "common/src/forward.rs",
@@ -18,6 +19,7 @@ const CORES: &[&str] = &[
     "common/src/sessions.rs",
     "common/src/text",
     "common/src/throttle.rs",
+    "common/src/update.rs",
     "common/src/view.rs",
     "ecs/src/admin.rs",
     "ecs/src/asks.rs",

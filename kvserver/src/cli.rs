@@ -43,6 +43,9 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// clients that are being turned away (64), the admin port (64), strangers on the peer port (64) and servers that the ECS has
 /// not told of (2 x 32), and four connections each to 64 peers.
 const OWN_FILES: u64 = 576;
+/// The same in a cluster of a few servers and without strangers: where files are scarce, clients get half of them, but what is
+/// left for the server itself is never less than this.
+const FEWEST_OWN_FILES: u64 = 64;
 
 const COULD_NOT_START: u8 = 1;
 const WRONG_FLAGS: u8 = 2;
@@ -317,7 +320,8 @@ fn warn(config: &Config) {
 /// Clients must never take the files that journal, checkpoint and peers need.
 fn room_for(connections: usize) -> usize {
     let files = files::allow(connections as u64 + OWN_FILES);
-    let room = usize::try_from(files.saturating_sub(OWN_FILES).max(1)).unwrap_or(usize::MAX);
+    let own = OWN_FILES.min((files / 2).max(FEWEST_OWN_FILES));
+    let room = usize::try_from(files.saturating_sub(own).max(1)).unwrap_or(usize::MAX);
     if room < connections {
         log::warn!(
             "room for {room} client connections instead of {connections}: {files} open files are allowed (ulimit -Hn)"

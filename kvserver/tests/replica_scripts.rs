@@ -457,7 +457,9 @@ fn describe(msg: &PeerMsg) -> String {
     let epoch = msg.epoch();
     match msg {
         M::Sync { end, commit, .. } => format!("SYNC e{epoch} end {end} commit {commit}"),
-        M::SyncAck { at, commit, .. } => format!("SYNC_ACK e{epoch} at {at:?} commit {commit}"),
+        M::SyncAck { at, commit, further, .. } => {
+            format!("SYNC_ACK e{epoch} at {at:?} commit {commit}{}", if *further { ", and goes further" } else { "" })
+        }
         M::PutFromCoordinator { rank, prev, entries, commit, .. } => {
             let entries: Vec<String> = entries.iter().map(|e| entry_name(&e.id)).collect();
             let (prev, entries) = (entry_name(prev), entries.join(" "));

@@ -180,7 +180,15 @@ fn messages() -> Vec<PeerMsg> {
     leaf.push(blob("l"), blob("w"), Some(1_795_258_800_000));
     vec![
         PeerMsg::Sync { view: Box::new(view(3, 4, 1)), lineage: lineage(), end: Seq(9), commit: Seq(8) },
-        PeerMsg::SyncAck { slot, epoch, at: Some(Seq(7)), commit: Seq(6), store: StoreUuid(12), boot: BootId(3) },
+        PeerMsg::SyncAck {
+            slot,
+            epoch,
+            at: Some(Seq(7)),
+            commit: Seq(6),
+            further: true,
+            store: StoreUuid(12),
+            boot: BootId(3),
+        },
         PeerMsg::PutFromCoordinator {
             slot,
             epoch,

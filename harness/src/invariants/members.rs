@@ -8,8 +8,14 @@ use kvserver::storage::SlotImage;
 use super::Copy;
 use super::commits::Commits;
 
-pub(super) fn survey(view: &View, copies: &[Copy<'_>], commits: &Commits) -> Result<(), String> {
-    for copy in copies.iter().filter(|copy| view.isr.get(&copy.me.node) == Some(&copy.me.store)) {
+pub(super) fn survey(
+    view: &View,
+    copies: &[Copy<'_>],
+    sound: impl Fn(&Copy<'_>) -> bool,
+    commits: &Commits,
+) -> Result<(), String> {
+    let in_sync = |copy: &&Copy<'_>| view.isr.get(&copy.me.node) == Some(&copy.me.store);
+    for copy in copies.iter().filter(in_sync).filter(|copy| sound(copy)) {
         holds_all(copy.server, view, copy.replica.image(), commits)?;
     }
     copies.iter().try_for_each(|copy| requires_isr(view, copy))

@@ -37,6 +37,8 @@ pub struct Checks {
     views: Vec<View>,
     /// Requests that were executed, by slot.
     executed: std::collections::BTreeSet<(Slot, common::ClientId, u64)>,
+    /// Machines whose disk has once lost what was fsynced: they may lack what is committed.
+    forgetful: std::collections::BTreeSet<usize>,
     failure: Option<String>,
 }
 
@@ -51,6 +53,7 @@ impl Checks {
             commits: commits::Commits::new(slots),
             views: Vec::new(),
             executed: std::collections::BTreeSet::new(),
+            forgetful: std::collections::BTreeSet::new(),
             failure: None,
         }
     }
@@ -66,12 +69,29 @@ impl Checks {
         for (slot, image) in (0u16..).map(Slot).zip(images) {
             let result = self.epochs.recovered(server, slot, image);
             self.note(result);
-            if let Some(view) = views.iter().find(|view| view.slot == slot) {
+            if let Some(view) = views.iter().find(|view| view.slot == slot)
+                && !self.has_forgotten(server, slot, image)
+            {
                 let result = members::recovered(server, me, view, image, &self.commits);
                 self.note(result);
             }
         }
         self.commits.started(server, images);
+    }
+
+    /// A machine's disk loses what was fsynced.
+    pub fn forgetful(&mut self, server: usize) {
+        self.forgetful.insert(server);
+    }
+
+    /// Whether that has ever happened to it.
+    #[must_use]
+    pub fn is_forgetful(&self, server: usize) -> bool {
+        self.forgetful.contains(&server)
+    }
+
+    fn has_forgotten(&self, server: usize, slot: Slot, image: &SlotImage) -> bool {
+        self.is_forgetful(server) && image.end().seq < self.commits.last(slot)
     }
 
     /// A process is gone.
@@ -165,7 +185,8 @@ impl Checks {
     /// What does not hold.
     pub fn survey(&self, slot: Slot, copies: &[Copy<'_>]) -> Result<(), String> {
         let Some(view) = self.view(slot) else { return Ok(()) };
-        members::survey(view, copies, &self.commits)
+        let sound = |copy: &Copy<'_>| !self.has_forgotten(copy.server, slot, copy.replica.image());
+        members::survey(view, copies, sound, &self.commits)
     }
 
     /// How much of the slot is committed anywhere.

@@ -38,6 +38,11 @@ pub(super) fn at(plan: &mut Plan, rule: Rule, rng: &mut fastrand::Rng) {
         | Rule::StaleRound => reads(plan, rule),
         Rule::RetryInFlight | Rule::RetryForgotten | Rule::RetryStranger => retries(plan, rule),
         Rule::ClaimKept | Rule::WalkBlind => walks(plan),
+        Rule::CutFurther | Rule::ReadLacking => {
+            plan.trio();
+            plan.think = rng.u64(1_000..4_000);
+            plan.only(&[(Kind::Amnesia, 20), (Kind::Lag, 4)]);
+        }
         Rule::KeepCondemned => {
             plan.trio();
             plan.only(&[(Kind::Rot, 20), (Kind::Restart, 2), (Kind::SlowDisk, 2)]);

@@ -7,12 +7,13 @@
 use common::peer::Identity;
 use common::{ClusterId, NodeId, Slot, StoreUuid, Switches};
 use kvserver::storage::checkpoint::Label;
-use kvserver::storage::codec::{SegmentHead, put_head, put_synced};
+use kvserver::storage::codec::{Line, SegmentHead, put_head, put_synced, take_line};
 use kvserver::storage::data_dir::DataDir;
 use kvserver::storage::manifest::{segment_in, segment_name};
 use kvserver::storage::mem_disk::{MemDisk, SharedDisk};
+use kvserver::storage::record::Change;
 use kvserver::storage::store::{StoreError, open_on};
-use kvserver::storage::{CheckpointWriter, Disk, FileOp, Role, SlotEncoder, SlotImage, StoreOptions};
+use kvserver::storage::{CheckpointWriter, Disk, FileOp, Record, Role, SlotEncoder, SlotImage, StoreOptions};
 
 /// A data directory.
 #[derive(Debug, Default)]
@@ -90,6 +91,27 @@ impl Files {
             content[at] ^= 1 << rng.u8(0..8);
         }
         disk.put(name, &content);
+    }
+
+    /// The last entries of the journal are gone, as many lines as that at most: the disk had not written what it said it had.
+    /// Returns how many there were.
+    pub(super) fn forget(&mut self, lines: usize) -> usize {
+        let mut disk = self.disk.lock();
+        let Some(content) = disk.get(&self.name).map(<[u8]>::to_vec) else { return 0 };
+        let mut kept: Vec<&[u8]> = content.split_inclusive(|byte| *byte == b'\n').collect();
+        let mut gone = 0;
+        while gone < lines && kept.len() > 1 {
+            let Some(line) = kept.last() else { break };
+            match take_line(line) {
+                Ok(Line::Record(Record { change: Change::Append(_), .. })) => gone += 1,
+                Ok(Line::Synced(_)) => {}
+                _ => break,
+            }
+            kept.pop();
+        }
+        let kept = kept.concat();
+        disk.put(&self.name, &kept);
+        gone
     }
 
     fn begin(&mut self, segment: u64, after: u64) {

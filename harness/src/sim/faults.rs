@@ -64,10 +64,12 @@ pub enum Kind {
     FsyncFails,
     /// A server dies between two actions of one step.
     Midway,
+    /// A server comes back without the last entries it had fsynced.
+    Amnesia,
 }
 
 impl Kind {
-    const ALL: [(Kind, u32); 27] = [
+    const ALL: [(Kind, u32); 28] = [
         (Kind::Kill, 12),
         (Kind::PowerCut, 8),
         (Kind::PowerCutTwo, 3),
@@ -95,6 +97,7 @@ impl Kind {
         (Kind::Damage, 4),
         (Kind::FsyncFails, 4),
         (Kind::Midway, 8),
+        (Kind::Amnesia, 4),
     ];
 
     /// A run's own mix: some kinds not at all, some far more often than usual.
@@ -143,6 +146,7 @@ impl Kind {
             Kind::Damage => "fault: damaged directory",
             Kind::FsyncFails => "fault: failed fsync",
             Kind::Midway => "fault: death in mid-step",
+            Kind::Amnesia => "fault: a disk that lied",
         }
     }
 }
@@ -261,6 +265,7 @@ impl World {
             }
             Kind::Midway => self.servers[s].fuse = Some(self.rng.u32(1..40)),
             Kind::Restart => self.restart(s),
+            Kind::Amnesia => return self.forget(),
             _ => return self.cut(kind, s),
         }
         true

@@ -13,6 +13,7 @@
 
 mod aim;
 mod ambush;
+mod amnesia;
 mod client;
 mod clock;
 mod conns;

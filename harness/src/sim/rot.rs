@@ -97,7 +97,7 @@ impl World {
     }
 
     /// Nothing is under way that could take a healthy copy out before the damaged one is found.
-    fn all_is_well(&self) -> bool {
+    pub(super) fn all_is_well(&self) -> bool {
         let well = |server: &super::server::Server| !server.used || (server.awake() && server.mood == Mood::Well);
         let quiet = self.ecs.awake() && self.net.is_whole() && self.now >= self.calm_until;
         quiet && self.servers.iter().all(well) && super::converge::whole(self).is_ok()

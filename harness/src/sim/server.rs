@@ -309,6 +309,9 @@ impl World {
                     self.ask(s, ask);
                 }
                 Action::Audited(what) => self.stats.audited(what),
+                Action::Alarm(text) if self.checks.is_forgetful(s) && text.contains("the disk has lost entries") => {
+                    self.stats.bump("lost entries noticed");
+                }
                 Action::Alarm(text) => self.fail(format!("s{s} slot {slot} raises an alarm: {text}")),
             }
         }

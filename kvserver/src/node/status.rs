@@ -18,6 +18,7 @@ struct Census {
     stray: u64,
     short: u64,
     records: u64,
+    dated: u64,
     bytes: u64,
 }
 
@@ -116,7 +117,7 @@ impl Node {
             "counts": {
                 "coordinating": census.coordinating, "active": census.active, "member": census.member,
                 "learner": census.learner, "stray": census.stray, "copies_short": census.short,
-                "records": census.records, "bytes": census.bytes,
+                "records": census.records, "with_deadline": census.dated, "bytes": census.bytes,
             },
             "slots": slots,
             "nodes": nodes.into_values().collect::<Vec<_>>(),
@@ -148,6 +149,7 @@ impl Node {
                 Part::None => return,
             }
             census.records += image.map.len() as u64;
+            census.dated += image.map.dated() as u64;
             census.bytes += image.map.bytes();
             slots.push(json!({
                 "slot": replica.slot(), "epoch": view.epoch, "role": replica.role_name(), "coordinator": view.coordinator,
@@ -189,6 +191,7 @@ impl Node {
             ("annulus_slots_learner", "Slots of which this server is catching up a copy.", census.learner),
             ("annulus_copies_short", "Copies missing in the slots this server coordinates.", census.short),
             ("annulus_records", "Records held, all roles.", census.records),
+            ("annulus_records_with_deadline", "Records held that have a deadline, all roles.", census.dated),
             ("annulus_bytes", "Bytes of keys and values held, all roles.", census.bytes),
             ("annulus_ready", "Whether this server is ready.", u64::from(self.ready().is_ok())),
         ] {

@@ -106,6 +106,8 @@ pub(super) struct Coordinator {
     /// This log lacks committed entries (a member knows of later ones, so the disk has lied, or the copy is half caught
     /// up): never active, another must coordinate (C5).
     lying: bool,
+    /// This log lacks entries that may be committed: the same follows.
+    behind: bool,
     stepped_down: Option<Time>,
     /// R3.
     pub(super) rounds: Rounds,
@@ -141,6 +143,7 @@ impl Coordinator {
             parked: Parked::default(),
             writable,
             lying: false,
+            behind: false,
             stepped_down: None,
             rounds: Rounds::default(),
             walks: ctx.view.epoch.0 << 20,
@@ -341,9 +344,20 @@ impl Coordinator {
         }
     }
 
+    /// A member holds entries that this server sent it before its last start, and may have acknowledged. Nothing wrong with
+    /// that, but they must not be lost with this log: better that another coordinates (C5).
+    pub(super) fn is_behind(&mut self) {
+        self.behind = true;
+    }
+
     pub(super) fn next_walk(&mut self) -> u64 {
         self.walks += 1;
         self.walks
+    }
+
+    /// Whether this server must not become the active coordinator in this view.
+    fn gives_way(&self) -> bool {
+        self.lying || self.behind
     }
 
     /// Everything that may have become possible: activation, commits, standings, parked writes, a release.
@@ -362,7 +376,7 @@ impl Coordinator {
         let end = ctx.log.end().seq;
         let all_have_it = self.required().all(|(_, f)| f.synced && f.matched >= end);
         let durable = ctx.log.durable() >= end && ctx.log.is_durable(self.view_mark);
-        if self.lying || ctx.now < self.active_from || !all_have_it || !durable {
+        if self.gives_way() || ctx.now < self.active_from || !all_have_it || !durable {
             return;
         }
         self.phase = Phase::Active;
@@ -469,7 +483,7 @@ impl Coordinator {
             self.phase = Phase::Released { to, asked: ctx.now };
             ctx.ask(Change::HandOver { to });
         }
-        if (!self.writable || self.lying)
+        if (!self.writable || self.gives_way())
             && self.stepped_down.is_none_or(|at| ctx.now.since(at) > ctx.setup.timing.lease * 4)
         {
             self.stepped_down = Some(ctx.now);
@@ -645,7 +659,7 @@ impl Coordinator {
             || !self.waiting.is_empty()
             || !self.parked.is_empty()
             || !self.writable
-            || self.lying
+            || self.gives_way()
             || self.followers.values().any(|f| !f.synced || f.standing != Standing::Member || f.matched < f.sent)
     }
 }

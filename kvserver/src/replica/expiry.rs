@@ -8,11 +8,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use common::forward::Keys;
+use common::position::Position;
+use common::text::encode_page;
 use common::{Entry, LogId, Outcome, Seq, Time};
 
 use super::coordinator::{Coordinator, Ctx};
 use super::decide::expired;
-use super::{Leave, Replica, Role};
+use super::{Extent, Leave, Replica, Role};
 use crate::storage::map::Held;
 
 /// Keys that one slot removes at a time. When many are due at once (a cache that was filled at once, a clock that was set),
@@ -29,8 +32,6 @@ pub(super) const MARGIN: Duration = Duration::from_secs(1);
 pub(super) struct Sweep {
     /// The last entry of the last batch.
     last: Seq,
-    /// How many were removed by this coordinator.
-    removed: u64,
 }
 
 impl Coordinator {
@@ -46,7 +47,7 @@ impl Coordinator {
             return;
         }
         for (key, at) in due {
-            self.sweep.last = self.remove(ctx, key, at);
+            self.sweep.last = Self::remove(ctx, key, at);
         }
         self.flush_all(ctx);
         self.advance(ctx);
@@ -57,11 +58,10 @@ impl Coordinator {
         due && self.sweep.last <= ctx.log.commit() && self.may_propose(ctx)
     }
 
-    fn remove(&mut self, ctx: &mut Ctx<'_>, key: Bytes, at: u64) -> Seq {
+    fn remove(ctx: &mut Ctx<'_>, key: Bytes, at: u64) -> Seq {
         let id = LogId { epoch: ctx.view.epoch, seq: ctx.log.end().seq.next() };
         let (op, outcome) = (expired(key, at), Outcome::Deleted);
         ctx.log.append(Entry { id, op, outcome, request: None }, ctx.out);
-        self.sweep.removed += 1;
         id.seq
     }
 
@@ -76,7 +76,7 @@ impl Coordinator {
             None => Some(ctx.log.commit()),
             Some(_) if !self.may_propose(ctx) => None,
             Some(at) => {
-                let seq = self.remove(ctx, Bytes::copy_from_slice(key), at);
+                let seq = Self::remove(ctx, Bytes::copy_from_slice(key), at);
                 self.flush_all(ctx);
                 self.advance(ctx);
                 Some(seq)
@@ -113,15 +113,27 @@ impl Replica {
         self.log.image.map.due().next().map(|(at, _)| self.wall.time_of(at))
     }
 
-    /// How many keys this server has removed because their deadline had passed, since it coordinates the slot.
-    #[must_use]
-    pub fn expired(&self) -> u64 {
-        if let Role::Coordinator(c) = &self.role { c.sweep.removed } else { 0 }
+    /// The records after a key, without those whose deadline has passed.
+    pub(super) fn page(&self, now: Time, last: Position, after: Option<&[u8]>) -> Bytes {
+        let records = self.log.image.map.after(after).filter(|(_, held)| !self.is_past(now, held));
+        encode_page(last, records.map(|(key, held)| (key, held.value)))
     }
 
-    /// How many records have a deadline.
-    #[must_use]
-    pub fn dated(&self) -> usize {
-        self.log.image.map.dated()
+    pub(super) fn extent_now(&self, now: Time) -> Extent {
+        let map = &self.log.image.map;
+        let there = |(_, held): &(&[u8], Held<'_>)| !self.is_past(now, held);
+        let past = map.due().take_while(|(at, _)| self.wall.is_past(now, *at)).count();
+        let (first, last) = (map.all().find(there), map.all().rev().find(there));
+        let key = |found: Option<(&[u8], Held<'_>)>| found.map(|(key, _)| Bytes::copy_from_slice(key));
+        Extent { records: (map.len() - past) as u64, first: key(first), last: key(last) }
+    }
+
+    /// Keys in the order of their places, from one on, without those whose deadline has passed.
+    pub(super) fn keys_now(&self, now: Time, from: u64, count: usize) -> Keys {
+        self.log.image.map.keys_from(from, count, |held| !self.is_past(now, held))
+    }
+
+    fn is_past(&self, now: Time, held: &Held<'_>) -> bool {
+        held.until.is_some_and(|until| self.wall.is_past(now, until))
     }
 }

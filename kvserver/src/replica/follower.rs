@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 
 use common::peer::{Beacon, BeaconAck, Leaf, PeerMsg};
 use common::view::Part;
-use common::{Entry, Lineage, LogId, NodeId, Rule, Seq};
+use common::{BootId, Entry, Epoch, Lineage, LogId, NodeId, Rule, Seq, View};
 
 use super::action::{Action, Audited};
 use super::audit::Question;
 use super::coordinator::Ctx;
+use super::log::Log;
 use crate::storage::SlotMap;
 use crate::storage::map::LEAVES;
 use crate::storage::record::Change;
@@ -20,6 +21,8 @@ pub(super) struct Follower {
     pub(super) part: Part,
     /// The coordinator's Sync was taken at this epoch: the whole log is known to equal its log.
     pub(super) synced: bool,
+    /// What was committed when the session was opened: a member that has lost some of it reads nothing before it has it again.
+    floor: Seq,
     /// The mark of the record of the adopted view: nothing is acknowledged at this epoch before it is on disk.
     view_mark: u64,
     /// What to send once a mark is on disk.
@@ -32,19 +35,50 @@ pub(super) struct Follower {
     walked: Option<u64>,
     /// An audit's question about a position that is not reached yet.
     pub(super) question: Option<Question>,
+    /// Who proposed the last entries of the log.
+    author: Option<Author>,
+}
+
+/// Which start of which server coordinated an epoch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Author {
+    pub(super) epoch: Epoch,
+    node: NodeId,
+    boot: BootId,
+}
+
+impl Author {
+    pub(super) fn of(view: &View) -> Author {
+        Author { epoch: view.epoch, node: view.coordinator, boot: view.coordinator_boot }
+    }
 }
 
 impl Follower {
-    pub(super) fn new(part: Part, view_mark: u64) -> Follower {
+    pub(super) fn new(part: Part, view_mark: u64, author: Option<Author>) -> Follower {
         let (deferred, acked) = (Vec::new(), Seq(0));
-        Follower { part, synced: false, view_mark, deferred, acked, walk: None, walked: None, question: None }
+        let floor = Seq(0);
+        Follower {
+            part,
+            synced: false,
+            floor,
+            view_mark,
+            deferred,
+            acked,
+            walk: None,
+            walked: None,
+            question: None,
+            author,
+        }
     }
 
     /// A message of the coordinator at the current epoch. True if the slot has seen the impossible and must stop.
     pub(super) fn handle(&mut self, ctx: &mut Ctx<'_>, from: NodeId, msg: PeerMsg) -> Result<(), String> {
         let (slot, epoch) = (ctx.view.slot, ctx.view.epoch);
         match msg {
-            PeerMsg::Sync { lineage, end, .. } => return self.sync(ctx, from, &lineage, end),
+            PeerMsg::Sync { lineage, end, commit, .. } => {
+                self.floor = commit;
+                return self.sync(ctx, from, &lineage, end);
+            }
             PeerMsg::PutFromCoordinator { prev, entries, commit, .. } if self.synced => {
                 return self.take(ctx, from, prev, entries, commit);
             }
@@ -80,6 +114,12 @@ impl Follower {
         Ok(())
     }
 
+    /// Whether a member's log holds all that it must have acknowledged. After a restart on a disk that lied it does not, and
+    /// what it lacks would be read as never written.
+    pub(super) fn lacks_nothing(&self, log: &Log) -> bool {
+        log.end().seq >= self.floor
+    }
+
     /// W2: cuts the tail where the two logs part, and says how far they agree.
     fn sync(&mut self, ctx: &mut Ctx<'_>, from: NodeId, lineage: &Lineage, end: Seq) -> Result<(), String> {
         let condemned = ctx.log.distrusted && !ctx.off(Rule::KeepCondemned);
@@ -102,19 +142,33 @@ impl Follower {
                 at = Some(my_end.min(end));
             }
         }
-        if let Some(at) = at {
-            if at < commit {
-                return Err(format!(
-                    "slot {slot}: the coordinator {from} would cut entries after {at}, committed to {commit}"
-                ));
-            }
-            // A coordinator whose log is shorter than what is committed here will see it from the answer.
+        if let Some(at) = at.filter(|at| *at < commit) {
+            return Err(format!(
+                "slot {slot}: the coordinator {from} would cut entries after {at}, committed to {commit}"
+            ));
+        }
+        let further = !again && at == Some(end) && self.goes_further(ctx, end);
+        // A coordinator whose log is shorter than what is committed here sees it from the answer and gives way: what follows
+        // the committed ones may have been acknowledged too.
+        if let Some(at) = at.filter(|at| (*at <= end || ctx.off(Rule::CutFurther)) && !further) {
             ctx.log.truncate(at, ctx.out);
         }
-        self.synced = again || at.is_some_and(|at| at <= end);
+        self.synced = again || at.is_some_and(|at| at <= end && !further);
         let (store, boot) = (ctx.setup.me.store, ctx.setup.me.boot);
-        self.when_durable(ctx, PeerMsg::SyncAck { slot, epoch, at, commit, store, boot });
+        self.when_durable(ctx, PeerMsg::SyncAck { slot, epoch, at, commit, further, store, boot });
         Ok(())
+    }
+
+    /// C5: whether this copy has entries beyond `end`, the end of the coordinator's log, that this coordinator itself has
+    /// sent before it was started again. Killed at a bad moment, it may never have written them; but they are also all
+    /// that is left of acknowledged ones if its disk has lost them. Only it would know, so it must not cut them.
+    fn goes_further(&self, ctx: &Ctx<'_>, end: Seq) -> bool {
+        let itself = |a: &Author| a.node == ctx.view.coordinator && a.boot < ctx.view.coordinator_boot;
+        let mine = ctx.log.end();
+        self.part == Part::Member
+            && mine.seq > end
+            && self.author.as_ref().is_some_and(|author| author.epoch == mine.epoch && itself(author))
+            && !ctx.off(Rule::CutFurther)
     }
 
     /// An audit has found this copy wrong. It says that it has no position, which makes the coordinator take it out.
@@ -123,7 +177,7 @@ impl Follower {
         self.synced = false;
         let (slot, epoch, commit) = (ctx.view.slot, ctx.view.epoch, ctx.log.commit());
         let (store, boot) = (ctx.setup.me.store, ctx.setup.me.boot);
-        self.when_durable(ctx, PeerMsg::SyncAck { slot, epoch, at: None, commit, store, boot });
+        self.when_durable(ctx, PeerMsg::SyncAck { slot, epoch, at: None, commit, further: false, store, boot });
     }
 
     /// Whether the coordinator's log has another entry where this copy's committed ones end. No member can be in that

@@ -30,10 +30,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::blob::Blob;
-use common::forward::Keys;
 use common::peer::{Beacon, BeaconAck, Identity, PeerMsg};
 use common::position::Position;
-use common::text::encode_page;
 use common::view::Part;
 use common::{BootId, Epoch, NodeId, Rule, Slot, Switches, Time, Timing, View, Wall};
 
@@ -41,7 +39,7 @@ pub use self::action::{
     Action, Audited, Event, Extent, Lasting, Read, Refusal, Reply, Scan, Token, Told, Write, WriteOp,
 };
 use self::coordinator::{Coordinator, Ctx, Phase};
-use self::follower::Follower;
+use self::follower::{Author, Follower};
 use self::lease::Leases;
 use self::log::Log;
 use self::parked::Parked;
@@ -131,6 +129,8 @@ pub struct Replica {
     leases: Leases,
     reads: Reads,
     role: Role,
+    /// Who proposed the last entries of the log, while this copy followed.
+    author: Option<Author>,
     writable: bool,
     /// Set once, when something that must never happen was seen; nothing is served or acknowledged from then on.
     stopped: Option<String>,
@@ -151,6 +151,7 @@ impl Replica {
             view,
             leases: Leases::default(),
             role: Role::Outside,
+            author: None,
             writable: true,
             stopped: None,
             wake: None,
@@ -159,7 +160,7 @@ impl Replica {
         this.role = match this.part() {
             Part::Coordinator => Role::Former,
             Part::None => Role::Outside,
-            part => Role::Follower(Follower::new(part, 0)),
+            part => Role::Follower(Follower::new(part, 0, None)),
         };
         this
     }
@@ -276,6 +277,9 @@ impl Replica {
             return;
         }
         let old = self.view.replace(view.clone());
+        if let Some(old) = old.as_ref().filter(|old| self.log.end().epoch == old.epoch) {
+            self.author = Some(Author::of(old));
+        }
         self.log.adopt(view, out);
         self.reads.start_over();
         let continues = match (&self.role, &old) {
@@ -304,7 +308,7 @@ impl Replica {
             }
             Part::Coordinator => Role::Former,
             Part::None => Role::Outside,
-            part => Role::Follower(Follower::new(part, self.view_mark())),
+            part => Role::Follower(Follower::new(part, self.view_mark(), self.author)),
         };
     }
 
@@ -365,7 +369,7 @@ impl Replica {
                 PeerMsg::SyncAck { boot, .. } if follower.identity.is_some_and(|(_, known)| boot < known) => {
                     // A dead process of that server said so; the ECS would refuse an expand that names it for ever.
                 }
-                PeerMsg::SyncAck { at, commit, store, boot, .. } => {
+                PeerMsg::SyncAck { at, commit, further, store, boot, .. } => {
                     if follower.identity.is_some_and(|(_, latest)| boot < latest) {
                         // Said by an earlier start of it, and late: neither its position nor its boot is the present one.
                         return;
@@ -373,6 +377,8 @@ impl Replica {
                     follower.identity = Some((store, boot));
                     if commit > ctx.log.end().seq && follower.required() {
                         c.has_lost_entries(ctx, from, commit);
+                    } else if further {
+                        c.is_behind();
                     } else {
                         c.sync_acked(ctx, from, at);
                     }
@@ -501,29 +507,6 @@ impl Replica {
         self.wait_to_read(now, Want::Keys { from, count }, token, out).map(Reply::Refused)
     }
 
-    fn keys_now(&self, now: Time, from: u64, count: usize) -> Keys {
-        self.log.image.map.keys_from(from, count, |held| !self.is_past(now, held))
-    }
-
-    /// The records after a key, without those whose deadline has passed.
-    fn page(&self, now: Time, last: Position, after: Option<&[u8]>) -> Bytes {
-        let records = self.log.image.map.after(after).filter(|(_, held)| !self.is_past(now, held));
-        encode_page(last, records.map(|(key, held)| (key, held.value)))
-    }
-
-    fn extent_now(&self, now: Time) -> Extent {
-        let map = &self.log.image.map;
-        let there = |(_, held): &(&[u8], Held<'_>)| !self.is_past(now, held);
-        let past = map.due().take_while(|(at, _)| self.wall.is_past(now, *at)).count();
-        let (first, last) = (map.all().find(there), map.all().rev().find(there));
-        let key = |found: Option<(&[u8], Held<'_>)>| found.map(|(key, _)| Bytes::copy_from_slice(key));
-        Extent { records: (map.len() - past) as u64, first: key(first), last: key(last) }
-    }
-
-    fn is_past(&self, now: Time, held: &Held<'_>) -> bool {
-        held.until.is_some_and(|until| self.wall.is_past(now, until))
-    }
-
     /// Lets a read wait, unless too many do.
     fn wait_to_read(&mut self, now: Time, want: Want, token: Token, out: &mut Vec<Action>) -> Option<Refusal> {
         if self.reads.waiting.len() >= MAX_WAITING {
@@ -562,7 +545,7 @@ impl Replica {
                 let off = |rule| self.setup.switches.off(rule);
                 let dirty = key.map_or_else(|| self.log.is_dirty(), |key| self.log.dirty(key).is_some());
                 let clean = !dirty || off(Rule::DirtyRead) || off(Rule::DirtyOld);
-                if !f.synced {
+                if !f.synced || !(f.lacks_nothing(&self.log) || off(Rule::ReadLacking)) {
                     Leave::Wait
                 } else if confirm {
                     Leave::AskCoordinator

@@ -197,9 +197,9 @@ impl SlotMap {
 
     /// From now on, [`SlotMap::due`] is to be known, or need not be.
     pub fn watch_deadlines(&mut self, watch: bool) {
-        let dated = |(key, value): (&Box<[u8]>, &Summed)| value.until().map(|until| (until, key.clone()));
+        let dated = self.records.iter().filter_map(|(key, value)| Some((value.until()?, key.clone())));
         self.due = match watch {
-            true if self.dated > 0 => Some(self.records.iter().filter_map(dated).collect()),
+            true if self.dated > 0 => Some(dated.collect()),
             true => Some(BTreeSet::new()),
             false => None,
         };
