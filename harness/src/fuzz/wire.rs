@@ -221,6 +221,10 @@ fn messages() -> Vec<PeerMsg> {
     ]
 }
 
+fn blob(text: &'static str) -> Blob {
+    Blob(Bytes::from_static(text.as_bytes()))
+}
+
 fn jobs() -> Vec<Job> {
     let key = || blob("k");
     let write = |what| Job::Write { key: key(), what };

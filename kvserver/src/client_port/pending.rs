@@ -52,6 +52,8 @@ pub(super) struct Pending {
     bytes: usize,
     /// Tasks of Redis clients whose server did not do them.
     again: Vec<u64>,
+    /// Writes among them that are with the relay.
+    relayed: usize,
     /// A Redis client's task was answered since that was last asked.
     stirred: bool,
 }
@@ -125,7 +127,7 @@ impl Pending {
     /// Whether a write on this key is with the relay: another one must go there too, to stay behind it.
     pub(super) fn is_relayed(&self, hash: u64) -> bool {
         let with = |entry: &Entry| matches!(&entry.state, State::Owed(owed) if owed.is_relayed(hash));
-        self.writes > 0 && self.entries.iter().any(with)
+        self.relayed > 0 && self.entries.iter().any(with)
     }
 
     /// A request whose answer comes later, under the number [`Pending::next_index`] gave.
@@ -168,6 +170,8 @@ impl Pending {
                 let (reads, before) = (owed.reads(), owed.cost());
                 let task = usize::try_from(index - entry.index).unwrap_or(usize::MAX);
                 let taken = owed.take(task, reply);
+                let relayed = taken == Taken::Done && owed.tasks[task].is_relayed_write();
+                self.relayed -= usize::from(relayed);
                 let after = owed.cost();
                 self.bytes = (self.bytes + after).saturating_sub(before);
                 match taken {
@@ -223,7 +227,9 @@ impl Pending {
         let entry = &mut self.entries[at];
         let State::Owed(owed) = &mut entry.state else { return None };
         let task = usize::try_from(index - entry.index).unwrap_or(usize::MAX);
-        owed.order(task, Token { conn, index })
+        let order = owed.order(task, Token { conn, index })?;
+        self.relayed += usize::from(order.job.is_write());
+        Some(order)
     }
 
     fn later(&self, index: u64, again: &[u64]) -> Later {

@@ -273,7 +273,7 @@ impl Session {
             Job::Keys { .. } => EVERY_KEY,
         };
         let index = self.pending.next_index();
-        self.pending.owe(Owed { proto: self.redis.proto, shape, tasks: vec![Task::new(hash, job)], brought: 0 });
+        self.pending.owe(Owed::new(self.redis.proto, shape, vec![Task::new(hash, job)]));
         if let Some(reply) = immediate {
             self.pending.settle(index, reply);
         }
@@ -301,7 +301,7 @@ impl Session {
             });
             replies.extend(reply.map(|reply| (index, reply)));
         }
-        self.pending.owe(Owed { proto: self.redis.proto, shape, tasks, brought: 0 });
+        self.pending.owe(Owed::new(self.redis.proto, shape, tasks));
         replies.into_iter().for_each(|(index, reply)| self.pending.settle(index, reply));
         true
     }
@@ -324,7 +324,7 @@ impl Session {
         let tasks: Vec<Task> = hashes.iter().zip(all).map(task).collect();
         let writes: Vec<Option<Write>> =
             tasks.iter().zip(&here).map(|(task, here)| here.then(|| task.write())?).collect();
-        self.pending.owe(Owed { proto: self.redis.proto, shape, tasks, brought: 0 });
+        self.pending.owe(Owed::new(self.redis.proto, shape, tasks));
         for (index, write) in (base..).zip(writes) {
             match write {
                 Some(write) => call.backend.write(call.now, write, Token { conn: call.conn, index }),
@@ -362,7 +362,7 @@ impl Session {
             Ok(None) => {
                 let nowhere = Job::Keys { slot: common::Slot(0), from: 0, count: 0 };
                 let task = Task { relayed: true, ..Task::new(EVERY_KEY, nowhere) };
-                self.pending.owe(Owed { proto: self.redis.proto, shape: Shape::Whole, tasks: vec![task], brought: 0 });
+                self.pending.owe(Owed::new(self.redis.proto, Shape::Whole, vec![task]));
                 call.backend.question(&common::text::Whole::NumKeys, Token { conn: call.conn, index });
             }
             Err(why) => self.say(|out| out.error(&why)),

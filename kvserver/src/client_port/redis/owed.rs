@@ -22,8 +22,10 @@ pub(in crate::client_port) struct Owed {
     pub(super) proto: Proto,
     pub(super) shape: Shape,
     pub(in crate::client_port) tasks: Vec<Task>,
-    /// Bytes that came with the answers.
-    pub(super) brought: usize,
+    /// Tasks without an answer. A command may have thousands: nothing goes through all of them for each.
+    missing: usize,
+    /// Bytes of the tasks, and of what came with the answers.
+    cost: usize,
 }
 
 /// One key's part of a request.
@@ -107,6 +109,11 @@ impl Task {
         self.reply.as_ref().is_some_and(|reply| !matches!(reply, Reply::Refused(_) | Reply::Unknown(_)))
     }
 
+    /// Whether it is a write that went to the relay.
+    pub(in crate::client_port) fn is_relayed_write(&self) -> bool {
+        self.relayed && self.job.is_write()
+    }
+
     /// Whether an answer from this server is still to come.
     pub(in crate::client_port) fn is_out(&self) -> bool {
         self.reply.is_none() && !self.relayed
@@ -114,6 +121,12 @@ impl Task {
 }
 
 impl Owed {
+    /// Nothing is answered yet.
+    pub(super) fn new(proto: Proto, shape: Shape, tasks: Vec<Task>) -> Owed {
+        let cost = tasks.iter().map(|task| TASK + task.job.size()).sum();
+        Owed { proto, shape, missing: tasks.len(), tasks, cost }
+    }
+
     /// Whether it only reads.
     pub(in crate::client_port) fn reads(&self) -> bool {
         self.tasks.first().is_none_or(|task| !task.job.is_write())
@@ -121,12 +134,12 @@ impl Owed {
 
     /// How many tasks have no answer.
     pub(in crate::client_port) fn missing(&self) -> usize {
-        self.tasks.iter().filter(|task| task.reply.is_none()).count()
+        self.missing
     }
 
     /// The memory it takes.
     pub(in crate::client_port) fn cost(&self) -> usize {
-        self.tasks.iter().map(|task| TASK + task.job.size()).sum::<usize>() + self.brought
+        self.cost
     }
 
     /// Whether a request on the key with this hash must consider it.
@@ -152,15 +165,18 @@ impl Owed {
             _ => {}
         }
         if let (Shape::Scan(scan), Reply::Keys(keys)) = (&mut self.shape, &reply) {
-            self.brought = scan.cost();
-            if let Step::Go { job } = scan.take(keys) {
+            let before = scan.cost();
+            let step = scan.take(keys);
+            self.cost += scan.cost() - before;
+            if let Step::Go { job } = step {
                 (task.job, task.relayed) = (job, false);
                 return Taken::Again;
             }
         } else {
-            self.brought += brought(&reply);
+            self.cost += brought(&reply);
         }
         (task.reply, task.once) = (Some(reply), None);
+        self.missing -= 1;
         Taken::Done
     }
 
@@ -179,6 +195,7 @@ impl Owed {
         let reply =
             if task.doubt { Reply::Unknown(OVERTAKEN) } else { Reply::Refused(Refusal::Unavailable(OVERTAKEN)) };
         (task.reply, task.once) = (Some(reply), None);
+        self.missing -= 1;
         true
     }
 

@@ -31,6 +31,9 @@ pub(super) enum Plan<'a> {
 /// Why not: the text of the error.
 pub(super) type Wrong = Cow<'static, str>;
 
+/// Keys of one command: each is a task of its own, with some hundred bytes of its own.
+const MOST_KEYS: usize = 16 * 1024;
+
 const SYNTAX: Wrong = Cow::Borrowed("ERR syntax error");
 const NOT_INTEGER: Wrong = Cow::Borrowed("ERR value is not an integer or out of range");
 
@@ -83,8 +86,16 @@ pub(super) fn plan<'a>(
     Ok(Some(plan))
 }
 
-/// The store's limits: those of every kind of client.
+/// The store's limits: those of every kind of client; and how many keys one command may have.
 fn within(plan: &Plan<'_>, args: &Args<'_>, limits: &Limits) -> Result<(), Wrong> {
+    let keys = match plan {
+        Plan::ReadAll(_) => args.len() - 1,
+        Plan::WriteAll(all, _) => all.len(),
+        Plan::Read(..) | Plan::Lasts(..) | Plan::Write(..) => 1,
+    };
+    if keys > MOST_KEYS {
+        return Err(format!("ERR {keys} keys in one command: at most {MOST_KEYS}; send several").into());
+    }
     match plan {
         Plan::Read(key, _) | Plan::Lasts(key, _) => key_within(key, limits),
         Plan::ReadAll(_) => args.from(1).try_for_each(|key| key_within(key, limits)),
