@@ -171,7 +171,7 @@ impl Session {
             match self.caller {
                 Caller::Redis => redis::farewell(self.out.end(), why),
                 Caller::Unknown | Caller::Text => {
-                    encode(self.out.end(), self.dialect, Form::Text, &Answer::Failed(why))
+                    encode(self.out.end(), self.dialect, Form::Text, &Answer::Failed(why));
                 }
             }
         }

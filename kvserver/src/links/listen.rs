@@ -134,7 +134,7 @@ async fn serve(node: Arc<Node>, met: Met) {
                 match TcpStream::from_std(stream) {
                     Ok(stream) if hello.purpose == Purpose::Question => questions::serve(&node, stream, rest).await,
                     Ok(stream) if hello.purpose == Purpose::Forward => {
-                        relay::serve(node, from, stream, rest, &end).await
+                        relay::serve(node, from, stream, rest, &end).await;
                     }
                     Ok(stream) => receive(&node, from, stream, rest, &end).await,
                     Err(error) => log::warn!("data connection from {from}: {error}"),

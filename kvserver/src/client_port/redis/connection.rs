@@ -113,7 +113,7 @@ impl Session {
             b"no-evict" | b"no-touch" => self.ok_or(on_or_off(args.get(2))),
             b"reply" if args.get(2).eq_ignore_ascii_case(b"on") => self.ok_or(Ok(())),
             b"reply" => {
-                self.say(|out| out.error("ERR CLIENT REPLY is not supported but for ON: every command is answered"))
+                self.say(|out| out.error("ERR CLIENT REPLY is not supported but for ON: every command is answered"));
             }
             b"info" | b"list" => {
                 let line = self.redis.line(call);

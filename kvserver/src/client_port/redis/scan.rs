@@ -56,7 +56,7 @@ pub(in crate::client_port) enum Step {
 
 impl Scan {
     /// SCAN from a cursor.
-    pub(super) fn scan(cursor: u64, count: usize, pattern: Option<&[u8]>, slots: u16) -> (Scan, Job) {
+    pub(super) fn walk(cursor: u64, count: usize, pattern: Option<&[u8]>, slots: u16) -> (Scan, Job) {
         let slot = u16::try_from(cursor / PLACES).unwrap_or(u16::MAX);
         Scan::new(Kind::Scan, slot.min(slots - 1), cursor % PLACES, SLOTS, count, pattern, slots)
     }
@@ -185,7 +185,7 @@ mod tests {
         for (count, slots) in [(1, 256), (10, 256), (1000, 256), (7, 1), (50, 2)] {
             let (mut cursor, mut found, mut calls) = (0, Vec::new(), 0);
             loop {
-                let scan = finish(Scan::scan(cursor, count, None, slots), &all, slots);
+                let scan = finish(Scan::walk(cursor, count, None, slots), &all, slots);
                 found.extend(scan.found.iter().cloned());
                 cursor = scan.cursor;
                 calls += 1;

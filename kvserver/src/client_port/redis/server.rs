@@ -69,7 +69,7 @@ pub(super) fn scan(args: &Args<'_>, slots: u16) -> Result<Option<(Scan, Job)>, C
     }
     // There are only strings: of another type there is nothing, wherever one looks.
     let pattern = if strings { pattern } else { Some(&b"[]"[..]) };
-    Ok(Some(Scan::scan(cursor, count.min(LONGEST_COUNT), pattern, slots)))
+    Ok(Some(Scan::walk(cursor, count.min(LONGEST_COUNT), pattern, slots)))
 }
 
 /// The key of OBJECT and MEMORY, and what is told about it.
@@ -134,7 +134,7 @@ fn config(args: &Args<'_>, facts: &Facts, max_connections: usize, out: &mut Out<
             out.error(&wrong_arity(&format!("config|{}", String::from_utf8_lossy(word))));
         }
         b"resetstat" | b"rewrite" => {
-            out.error("ERR not supported: settings are flags, told by kvserver --print-config")
+            out.error("ERR not supported: settings are flags, told by kvserver --print-config");
         }
         _ => out.error_bytes(&unknown_subcommand(args.get(1), "CONFIG")),
     }

@@ -110,6 +110,7 @@ const NO_SCRIPTS: &str = "there are no scripts";
 const NO_FLUSH: &str = "nothing deletes all keys at once: walk with SCAN and delete";
 const NO_MSETNX: &str = "several keys cannot be set as one: SET each with NX";
 
+#[allow(clippy::too_many_arguments)] // a row of the table
 const fn c(
     name: &'static str,
     arity: i64,
