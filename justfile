@@ -47,6 +47,10 @@ balance *args:
 nemesis *args="--all --jobs 2":
     cargo run --release -p harness --bin nemesis -- {{args}}
 
+# A million records to a new server: how fast alone, and what clients feel of it.
+moving *args:
+    cargo run --release -p harness --bin moving -- {{args}}
+
 # Annulus and its peers in turn, with ratios. Peers that are not installed are named and skipped.
 bench *args:
     cargo run --release -p harness --bin bench -- {{args}}

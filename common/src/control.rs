@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::entry::LogId;
 use crate::ids::{BootId, ClusterId, Epoch, NodeId, Seq, Slot, StoreUuid};
 use crate::view::{ClusterRecord, Meta, NodeInfo};
 
@@ -59,6 +60,12 @@ pub enum Wish {
         node: String,
         /// As for leaving.
         force: bool,
+    },
+    /// A server that is down is given up with what only it has: that is lost. Apart from `Remove`, so that it cannot happen
+    /// by a habit.
+    GiveUp {
+        /// Its id, or its `host:port`.
+        node: String,
     },
     /// How far the change in progress is.
     Progress,
@@ -156,6 +163,10 @@ pub struct Report {
     pub slots: Vec<SlotReport>,
     /// Slots of which it holds a copy without having a part in their view: waiting for [`FromEcs::Drop`].
     pub strays: Vec<(Slot, Epoch)>,
+    /// Slots for which it is not in sync but holds a whole copy as of an earlier entry: the last one. What is left should
+    /// everybody in sync be given up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<(Slot, LogId)>,
 }
 
 /// One coordinated slot.

@@ -2,12 +2,14 @@
 //!
 //! Plain data (ids, views, entries, messages), the pure ring, and the codecs. Nothing in here opens a socket, starts a
 //! task or reads a clock, with named exceptions, which shells call and cores never do: [`clock`], [`admin`] (the HTTP
-//! port of both servers, with its gRPC health checks), [`lobby`] (connections that wait to be known), [`files`] and [`logging`].
+//! port of both servers, with its gRPC health checks), [`lobby`] (connections that wait to be known), [`disk`] (the files of a
+//! data directory), [`files`] and [`logging`].
 
 pub mod admin;
 pub mod blob;
 pub mod clock;
 pub mod control;
+pub mod disk;
 pub mod entry;
 pub mod extended;
 pub mod files;
@@ -19,6 +21,7 @@ pub mod ids;
 pub mod lineage;
 pub mod lobby;
 pub mod logging;
+pub mod mem_disk;
 pub mod peer;
 pub mod position;
 pub mod priority;

@@ -44,13 +44,15 @@ pub enum Rule {
     NoRecoverySync,
     KeepStore,
     KeepCondemned,
+    TrustCopy,
+    OldState,
     CutFurther,
     ReadLacking,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Rule; 39] = [
+    pub const ALL: [Rule; 41] = [
         Rule::NoFsync,
         Rule::NoFence,
         Rule::NoEpochMatch,
@@ -88,6 +90,8 @@ impl Rule {
         Rule::NoRecoverySync,
         Rule::KeepStore,
         Rule::KeepCondemned,
+        Rule::TrustCopy,
+        Rule::OldState,
         Rule::CutFurther,
         Rule::ReadLacking,
     ];

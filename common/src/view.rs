@@ -106,6 +106,19 @@ pub struct NodeInfo {
     pub admin_addr: Option<String>,
     /// Where it stands.
     pub state: NodeState,
+    /// How large its share of the ring is to be, against the others': twice as much, twice as large.
+    #[serde(default = "ordinary")]
+    pub weight: u16,
+}
+
+/// The weight of an ordinary server.
+pub const WEIGHT: u16 = 100;
+/// The highest: a hundred ordinary servers.
+pub const HIGHEST_WEIGHT: u16 = 10_000;
+
+/// What servers are that said nothing, and rows that were written before there were weights.
+fn ordinary() -> u16 {
+    WEIGHT
 }
 
 /// What is fixed when a cluster is created.

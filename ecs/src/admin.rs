@@ -12,7 +12,8 @@ use common::{NodeId, Time};
 use crate::change::{Homes, Parting};
 use crate::cluster::Command;
 use crate::core::{Action, Conn, Ecs};
-use crate::{planner, whatif};
+use crate::planner::{self, Weights};
+use crate::whatif;
 
 impl Ecs {
     pub(crate) fn wish(&mut self, now: Time, conn: Conn, id: u64, wish: &Wish, out: &mut Vec<Action>) {
@@ -34,6 +35,10 @@ impl Ecs {
             Wish::Leave { force } => self.leave(now, asker, Parting::Left, *force, out),
             Wish::Remove { node, force } => match self.find_node(node) {
                 Some(node) => self.remove(now, node, *force, out),
+                None => self.nobody(node),
+            },
+            Wish::GiveUp { node } => match self.find_node(node) {
+                Some(node) => self.give_up_on(now, node, asker, out),
                 None => self.nobody(node),
             },
             Wish::Progress => Granted::Yes(self.progress(now)),
@@ -66,16 +71,19 @@ impl Ecs {
         if !down || self.cluster.change().is_some() {
             return self.leave(now, node, Parting::Removed, force, out);
         }
-        let sole = self.cluster.views().iter().filter(|view| view.isr.contains_key(&node)).count();
+        let sole = self.only_at(node);
         if sole > 0 {
             return Granted::No(format!(
-                "{node} is down and holds the only copies in sync of {sole} slots: start it again, and remove it then"
+                "{node} is down and holds the only copies in sync of {sole} slots: start it again, and remove it then. If it \
+                 will never come back, `remove {node} accept-data-loss` gives up what only it has"
             ));
         }
         let homes = self.cluster.homes();
         let mut commands = Vec::new();
         if homes.contains(&node) {
-            let Some(plan) = planner::leave(&homes, node) else { return self.last_but_down(node) };
+            let Some(plan) = planner::leave(&homes, node, &Weights::of(self.cluster.nodes())) else {
+                return self.last_but_down(node);
+            };
             commands.push(Command::Homes(Homes::pack(&plan.homes)));
         }
         commands.push(Command::Depart { node, how: Parting::Removed });
@@ -146,7 +154,11 @@ impl Ecs {
     }
 
     fn plan(&self) -> String {
-        whatif::moves(&self.cluster, &self.reports, &planner::balance(&self.cluster.homes()))
+        whatif::moves(
+            &self.cluster,
+            &self.reports,
+            &planner::balance(&self.cluster.homes(), &Weights::of(self.cluster.nodes())),
+        )
     }
 
     fn plan_without(&self, node: NodeId) -> String {

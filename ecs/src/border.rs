@@ -163,6 +163,8 @@ pub struct Config {
     pub moves: usize,
     /// The most slots that may be on the way from one coordinator to another at a time.
     pub handovers: usize,
+    /// The same while nobody is about to stop.
+    pub handovers_calm: usize,
 }
 
 impl Default for Config {
@@ -178,6 +180,7 @@ impl Default for Config {
             patience: Duration::from_secs(60),
             moves: 16,
             handovers: 64,
+            handovers_calm: 8,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::control::{FromEcs, Heartbeat, Report};
 use common::view::NodeState;
-use common::{BootId, Epoch, NodeId, Slot, Switches, Time};
+use common::{BootId, Epoch, NodeId, Rule, Slot, Switches, Time};
 
 pub use crate::border::{Action, Config, Conn, Event, Probed};
 use crate::cluster::{Cluster, Command};
@@ -251,7 +251,7 @@ impl Ecs {
     }
 
     fn refuse(&mut self, now: Time, node: NodeId, seen: &str, out: &mut Vec<Action>) {
-        if self.refusing.is_some() {
+        if self.refusing.is_some() || self.switches.off(Rule::OldState) {
             return;
         }
         let (epoch, version) = (self.cluster.epoch(), self.cluster.version());

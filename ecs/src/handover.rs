@@ -45,7 +45,10 @@ impl Ecs {
         }
         // Those that were never ordered come first, so that slots that cannot move do not hold up the others.
         due.sort_unstable_by_key(|(last, slot, _)| (*last, *slot));
-        due.truncate(self.config.handovers.saturating_sub(flying));
+        // Who is about to stop has no time to lose; else few at a time, each done soon: writes to a slot wait meanwhile.
+        let hurry = due.iter().any(|(_, _, order)| self.detector.draining(order.from, now));
+        let most = if hurry { self.config.handovers } else { self.config.handovers_calm };
+        due.truncate(most.saturating_sub(flying));
         let mut orders: BTreeMap<NodeId, Vec<(Slot, Epoch, NodeId)>> = BTreeMap::new();
         for (_, slot, order) in due {
             self.orders.insert(slot, order);

@@ -19,6 +19,7 @@ mod pace;
 pub mod planner;
 mod progress;
 mod register;
+mod recover;
 pub mod reports;
 pub mod server;
 mod settle;

@@ -3,13 +3,13 @@
 //! Like all of the director it is declarative: a change in progress is durable, and what it needs next is seen from the
 //! state as it is. The views follow from the homes and from who may have copies; nothing in here touches a view.
 
-use common::NodeId;
 use common::view::{NodeInfo, NodeState, View};
+use common::{NodeId, ring};
 
 use crate::change::Parting;
 use crate::cluster::{Change, Command, Homes};
 use crate::director::{Placement, World};
-use crate::planner;
+use crate::planner::{self, Weights};
 
 impl World<'_> {
     /// The next steps of membership: what is to be done before views are looked at.
@@ -87,7 +87,7 @@ impl World<'_> {
     #[must_use]
     pub fn begin_rebalance(&self) -> Option<(Vec<Command>, String)> {
         let before = self.cluster.homes();
-        let plan = planner::balance(&before);
+        let plan = planner::balance(&before, &self.weights());
         let change = Change::Rebalance { before: Homes::pack(&before), after: Homes::pack(&plan.homes) };
         (!plan.moves.is_empty()).then(|| (vec![Command::Begin(change)], format!("rebalancing: {plan}")))
     }
@@ -120,6 +120,25 @@ impl World<'_> {
         }
     }
 
+    /// How many slots the change in progress is about, done ones included. It follows from the homes before and after, so a
+    /// restarted ECS counts the same.
+    #[must_use]
+    pub fn concerned(&self, placement: &Placement) -> usize {
+        let Some(change) = self.cluster.change() else { return 0 };
+        let (before, views) = (change.before().unpack(), self.cluster.views().iter());
+        let everyone = before.iter().copied().chain(change.node()).collect();
+        let copies = usize::from(self.cluster.record().replicas) + 1;
+        let at = |homes: &[NodeId], view: &View| ring::preference(homes, view.slot, &everyone, copies);
+        match change {
+            Change::Join { node, .. } => views.filter(|view| placement.desired(view, &view.isr).contains(node)).count(),
+            Change::Leave { node, .. } => views.filter(|view| at(&before, view).contains(node)).count(),
+            Change::Rebalance { after, .. } => {
+                let after = after.unpack();
+                views.filter(|view| at(&before, view) != at(&after, view)).count()
+            }
+        }
+    }
+
     /// What ends the change in progress and undoes what it has not finished.
     #[must_use]
     pub fn undo(&self) -> Vec<Command> {
@@ -147,7 +166,9 @@ impl World<'_> {
         let before = self.cluster.homes();
         // A server that has no share yet, or none any more, has nothing to plan.
         let (homes, what) = match before.contains(&node) {
-            true => planner::leave(&before, node).map(|plan| (plan.homes.clone(), plan.to_string()))?,
+            true => {
+                planner::leave(&before, node, &self.weights()).map(|plan| (plan.homes.clone(), plan.to_string()))?
+            }
             false => (before.clone(), "it has no share".to_string()),
         };
         let commands = vec![
@@ -158,12 +179,16 @@ impl World<'_> {
         Some((commands, format!("{node} leaves: {what}")))
     }
 
+    fn weights(&self) -> Weights {
+        Weights::of(self.cluster.nodes())
+    }
+
     /// The homes from before a change, without those who have gone since.
     fn restored(&self, before: &Homes, joiner: Option<NodeId>) -> Vec<NodeId> {
         let mut homes = before.unpack();
         let known = |node: &NodeId| Some(*node) != joiner && self.cluster.nodes().contains_key(node);
         while let Some(gone) = homes.iter().find(|home| !known(home)).copied() {
-            match planner::leave(&homes, gone) {
+            match planner::leave(&homes, gone, &self.weights()) {
                 Some(plan) => homes = plan.homes,
                 None => return self.cluster.homes(),
             }
@@ -193,7 +218,7 @@ impl World<'_> {
         };
         for info in self.cluster.nodes().values().filter(waits) {
             let node = info.node;
-            let plan = planner::join(&before, node, self.cluster.record().vnodes);
+            let plan = planner::join(&before, node, self.cluster.record().vnodes, &self.weights());
             debug_assert_eq!(plan.check(&before), Ok(()), "{plan}");
             // More servers than slots: a member without a share stays one.
             if plan.moves.is_empty() && info.state == NodeState::Up {
@@ -220,7 +245,7 @@ impl World<'_> {
         };
         self.cluster.nodes().values().find(|info| info.state == NodeState::Up && self.detector.healthy(info.node))?;
         let node = self.cluster.nodes().values().find(long)?.node;
-        let plan = planner::leave(&homes, node)?;
+        let plan = planner::leave(&homes, node, &self.weights())?;
         let why = format!("{node} has been down for {:?}: {plan}", self.config.rehome_after);
         Some((vec![Command::Homes(Homes::pack(&plan.homes))], why))
     }

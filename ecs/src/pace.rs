@@ -32,8 +32,10 @@ pub struct Pace {
     pub begun: Time,
     /// When something last moved.
     pub moved: Time,
-    /// Slots that had something left when it was first looked at.
+    /// Slots that it is about, done ones included.
     pub slots: usize,
+    /// Those that were done when it was first looked at: an ECS that was restarted did not see how long they took.
+    pub done_before: usize,
     /// Slots that have something left.
     pub slots_left: usize,
 }
@@ -96,7 +98,8 @@ impl Ecs {
         let placement = Placement::of(&world);
         let left: Vec<usize> = world.cluster.views().iter().map(|view| world.remaining_of(&placement, view)).collect();
         let present = world.cluster.nodes().keys().filter(|node| world.detector.healthy(**node)).copied().collect();
-        let (all, slots) = (left.iter().sum(), left.iter().filter(|left| **left > 0).count());
+        let (all, open) = (left.iter().sum(), left.iter().filter(|left| **left > 0).count());
+        let slots = world.concerned(&placement).max(open);
         let known = self.pace.take().filter(|pace| pace.change == *change);
         let mut pace = known.unwrap_or_else(|| Pace {
             change: change.clone(),
@@ -105,12 +108,13 @@ impl Ecs {
             begun: now,
             moved: now,
             slots,
-            slots_left: slots,
+            done_before: slots - open,
+            slots_left: open,
         });
         if all < pace.best || present != pace.present {
             (pace.best, pace.moved, pace.present) = (all, now, present);
         }
-        pace.slots_left = slots;
+        pace.slots_left = open;
         pace.slots = pace.slots.max(slots);
         self.pace = Some(pace);
     }

@@ -20,10 +20,12 @@ pub struct Progress {
     pub address: Option<String>,
     /// What it does now: `copying`, `handing over` or `giving up copies`.
     pub step: &'static str,
-    /// Slots it had to do something about when this ECS first saw it.
+    /// Slots that it is about.
     pub slots: usize,
     /// Those that are done.
     pub done: usize,
+    /// Those that were done while this ECS watched: what the speed is told by.
+    pub done_since: usize,
     /// Bytes of copies that are still to be made, as last reported.
     pub bytes_left: u64,
     /// For how long this ECS has watched it.
@@ -47,8 +49,10 @@ impl Progress {
             let missing = placement.desired(view, &view.isr).iter().filter(|node| !view.isr.contains_key(node)).count();
             bytes_left += ecs.reports().slot(view.slot).map_or(0, |report| report.bytes) * missing as u64;
         }
-        let (slots, begun, moved) = ecs.pace().map_or((left, now, now), |pace| (pace.slots, pace.begun, pace.moved));
+        let (slots, before, begun, moved) =
+            ecs.pace().map_or((left, 0, now, now), |pace| (pace.slots, pace.done_before, pace.begun, pace.moved));
         let (done, since_ms) = (slots.saturating_sub(left), millis(begun, now));
+        let done_since = done.saturating_sub(before);
         let info = change.node().and_then(|node| world.cluster.nodes().get(&node));
         Some(Progress {
             kind: kind(change),
@@ -57,10 +61,11 @@ impl Progress {
             step: world.step(&placement),
             slots,
             done,
+            done_since,
             bytes_left,
             since_ms,
             still_ms: millis(moved, now),
-            eta_ms: (done > 0).then(|| since_ms * left as u64 / done as u64),
+            eta_ms: (done_since > 0).then(|| since_ms * left as u64 / done_since as u64),
         })
     }
 

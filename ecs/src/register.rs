@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use common::control::FromEcs;
-use common::view::{NodeInfo, NodeState};
-use common::{ClusterId, Epoch, NodeId, Time};
+use common::view::{HIGHEST_WEIGHT, NodeInfo, NodeState};
+use common::{ClusterId, Epoch, NodeId, Rule, Time};
 
 use crate::change::{Change, Departed, Homes, Parting};
 use crate::cluster::Command;
@@ -66,11 +66,12 @@ impl Ecs {
             out.push(Action::Disconnect { conn });
             return;
         }
-        let info = caller.info;
+        let weight = caller.info.weight.clamp(1, HIGHEST_WEIGHT);
+        let info = NodeInfo { weight, ..caller.info };
         let (node, boot) = (info.node, info.boot);
         let copied = self.is_of_a_copy(&info);
         self.supersede(&info, out);
-        if copied {
+        if copied && !self.switches.off(Rule::TrustCopy) {
             self.discount(now, &info, out);
         }
         let mut commands = match self.cluster.nodes().get(&node) {

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use common::control::{Report, SlotReport};
 use common::view::View;
-use common::{Epoch, NodeId, Slot};
+use common::{Epoch, LogId, NodeId, Slot};
 
 /// The last report of every server.
 #[derive(Debug, Default)]
 pub struct Reports {
     slots: BTreeMap<Slot, (NodeId, SlotReport)>,
     strays: BTreeMap<NodeId, Vec<(Slot, Epoch)>>,
+    held: BTreeMap<NodeId, BTreeMap<Slot, LogId>>,
 }
 
 impl Reports {
@@ -31,6 +32,7 @@ impl Reports {
             }
         }
         self.strays.insert(node, report.strays);
+        self.held.insert(node, report.held.into_iter().collect());
         before != standing(self)
     }
 
@@ -38,6 +40,7 @@ impl Reports {
     pub fn forget(&mut self, node: NodeId) {
         self.slots.retain(|_, (of, _)| *of != node);
         self.strays.remove(&node);
+        self.held.remove(&node);
     }
 
     /// Whether the view is in force: its coordinator serves at exactly this epoch.
@@ -64,6 +67,12 @@ impl Reports {
     #[must_use]
     pub fn strays(&self, node: NodeId) -> &[(Slot, Epoch)] {
         self.strays.get(&node).map_or(&[], Vec::as_slice)
+    }
+
+    /// The last entry of a copy that a server has without being in sync.
+    #[must_use]
+    pub fn held(&self, node: NodeId, slot: Slot) -> Option<LogId> {
+        self.held.get(&node).and_then(|slots| slots.get(&slot)).copied()
     }
 
     /// The highest epoch that anyone reported.

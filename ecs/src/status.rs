@@ -83,6 +83,8 @@ pub struct Server {
     pub heartbeat_ms: Option<u64>,
     /// Whether its disk is stalled.
     pub disk_stalled: bool,
+    /// How large its share is to be, against the others'.
+    pub weight: u16,
     /// How many slots have their home there.
     pub home: usize,
     /// How many it coordinates.
@@ -194,16 +196,19 @@ impl Status {
         )?;
         if let Some(change) = &self.change {
             writeln!(out, "in progress: {change}")?;
+        } else {
+            writeln!(out, "idle: no change of membership is in progress")?;
         }
         for server in &self.servers {
             let age = server.heartbeat_ms.map_or_else(|| "never heard".into(), |ms| format!("heard {ms} ms ago"));
             writeln!(
                 out,
-                "{} {}: {:?}, {}, {age}; coordinates {} (home of {}), in sync for {}, learns {}",
+                "{} {}: {:?}, {}, {age}; weight {}, coordinates {} (home of {}), in sync for {}, learns {}",
                 server.node,
                 server.address,
                 server.state,
                 server.liveness,
+                server.weight,
                 server.coordinates,
                 server.home,
                 server.in_sync,
@@ -294,6 +299,7 @@ fn servers(ecs: &Ecs, now: Time) -> Vec<Server> {
             liveness,
             heartbeat_ms: age.map(millis),
             disk_stalled: ecs.detector().stalled(info.node),
+            weight: info.weight,
             home: homes.iter().filter(|home| **home == info.node).count(),
             coordinates: count(|view, node| view.coordinator == node),
             in_sync: count(|view, node| view.isr.contains_key(&node)),

@@ -9,9 +9,10 @@
 //! damaged line with whole ones after it is corruption, and the ECS refuses to start: guessing at views would lose writes.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
+use common::disk::{Disk, FileOp, RealDisk};
 use common::sealed;
 use common::view::ClusterRecord;
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::{Cluster, Command};
 
 /// The log is folded into a new snapshot once it is longer than this: it is then read in a few milliseconds.
-const LOG_LIMIT: u64 = 4 << 20;
+pub const LOG_LIMIT: u64 = 4 << 20;
 
 const LOCK: &str = "ecs.lock";
 const SNAPSHOT: &str = "snapshot.json";
@@ -76,14 +77,22 @@ struct Line {
     command: Command,
 }
 
-/// An open, locked directory.
-#[derive(Debug)]
+/// An open directory.
 pub struct Store {
     dir: PathBuf,
-    log: File,
+    disk: Box<dyn Disk>,
     length: u64,
+    /// The log is long beyond this.
+    limit: u64,
     index: u64,
-    _lock: File,
+    /// Locked as long as it is open.
+    _lock: Option<File>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("dir", &self.dir).field("index", &self.index).finish_non_exhaustive()
+    }
 }
 
 /// What opening a directory found.
@@ -148,30 +157,51 @@ impl Store {
     /// # Errors
     /// It is in use, damaged, or cannot be read or written.
     pub fn open(dir: &Path, record: impl FnOnce() -> ClusterRecord) -> Result<Opened, StoreError> {
-        let at = |path: &Path, error| StoreError::Io { path: path.to_path_buf(), error };
-        std::fs::create_dir_all(dir).map_err(|e| at(dir, e))?;
+        std::fs::create_dir_all(dir).map_err(|error| StoreError::Io { path: dir.to_path_buf(), error })?;
         let lock = lock(dir)?;
-        let log_path = dir.join(LOG);
-        let log_bytes = read(&log_path)?.unwrap_or_default();
-        let (start, mut cluster) = match read(&dir.join(SNAPSHOT))? {
+        Self::start(dir, Box::new(RealDisk::new(dir)), Some(lock), LOG_LIMIT, record)
+    }
+
+    /// The same of a directory in memory, which nobody else can have; its log is long beyond `limit` bytes.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn on(disk: Box<dyn Disk>, limit: u64, record: impl FnOnce() -> ClusterRecord) -> Result<Opened, StoreError> {
+        Self::start(Path::new("memory"), disk, None, limit, record)
+    }
+
+    fn start(
+        dir: &Path,
+        disk: Box<dyn Disk>,
+        lock: Option<File>,
+        limit: u64,
+        record: impl FnOnce() -> ClusterRecord,
+    ) -> Result<Opened, StoreError> {
+        let mut store = Store { dir: dir.to_path_buf(), disk, length: 0, limit, index: 0, _lock: lock };
+        let log = store.read(LOG)?;
+        let log_bytes = log.as_deref().unwrap_or_default();
+        let (start, mut cluster) = match store.read(SNAPSHOT)? {
             Some(bytes) => read_snapshot(&bytes).map_err(|damage| damage.of(dir.join(SNAPSHOT)))?,
             None if log_bytes.is_empty() => {
                 let cluster = Cluster::new(record());
-                write_snapshot(dir, 0, &cluster)?;
+                store.write_snapshot(&cluster)?;
                 (0, cluster)
             }
             None => {
                 let what = format!("there is a log, but no {SNAPSHOT}");
-                return Err(Damage { offset: 0, what }.of(log_path));
+                return Err(Damage { offset: 0, what }.of(dir.join(LOG)));
             }
         };
-        let (index, whole) = replay(&log_bytes, start, &mut cluster).map_err(|damage| damage.of(log_path.clone()))?;
-        let log = OpenOptions::new().create(true).append(true).open(&log_path).map_err(|e| at(&log_path, e))?;
+        let (index, whole) = replay(log_bytes, start, &mut cluster).map_err(|damage| damage.of(dir.join(LOG)))?;
+        (store.index, store.length) = (index, whole as u64);
+        if log.is_none() {
+            store.perform(FileOp::Create(LOG.to_owned()))?;
+        }
+        // What was read back counts from now on, so it must be on the disk whoever wrote it.
+        store.perform(FileOp::Truncate(LOG.to_owned(), whole as u64))?;
+        store.perform(FileOp::Sync(LOG.to_owned()))?;
+        store.perform(FileOp::SyncDir)?;
         let cut = (log_bytes.len() - whole) as u64;
-        let length = whole as u64;
-        log.set_len(length).and_then(|()| log.sync_all()).map_err(|e| at(&log_path, e))?;
-        sync_dir(dir)?;
-        let store = Store { dir: dir.to_path_buf(), log, length, index, _lock: lock };
         Ok(Opened { store, cluster, replayed: index - start, cut })
     }
 
@@ -181,13 +211,9 @@ impl Store {
     /// The disk refuses. The store must not be used again: what is on disk is then unknown.
     pub fn append(&mut self, command: &Command) -> Result<(), StoreError> {
         let line = Line { index: self.index + 1, command: command.clone() };
-        let mut bytes = Vec::new();
-        let mut written = Ok(());
-        sealed::seal(&mut bytes, |out| written = serde_json::to_writer(out, &line));
-        let path = self.dir.join(LOG);
-        let io = |error| StoreError::Io { path: path.clone(), error };
-        written.map_err(|e| io(e.into()))?;
-        self.log.write_all(&bytes).and_then(|()| self.log.sync_data()).map_err(io)?;
+        let bytes = self.seal(LOG, &line)?;
+        self.perform(FileOp::Append(LOG.to_owned(), &bytes))?;
+        self.perform(FileOp::Sync(LOG.to_owned()))?;
         self.index += 1;
         self.length += bytes.len() as u64;
         Ok(())
@@ -202,7 +228,7 @@ impl Store {
     /// Whether the log is due to be folded into a snapshot.
     #[must_use]
     pub fn is_long(&self) -> bool {
-        self.length > LOG_LIMIT
+        self.length > self.limit
     }
 
     /// Folds the log into a snapshot. `state` must be the state after exactly the commands that were appended.
@@ -210,11 +236,50 @@ impl Store {
     /// # Errors
     /// As for [`Store::append`].
     pub fn fold(&mut self, state: &Cluster) -> Result<(), StoreError> {
-        write_snapshot(&self.dir, self.index, state)?;
-        let io = |error| StoreError::Io { path: self.dir.join(LOG), error };
-        self.log.set_len(0).and_then(|()| self.log.sync_data()).map_err(io)?;
+        self.write_snapshot(state)?;
+        self.perform(FileOp::Truncate(LOG.to_owned(), 0))?;
+        self.perform(FileOp::Sync(LOG.to_owned()))?;
         self.length = 0;
         Ok(())
+    }
+
+    fn write_snapshot(&mut self, cluster: &Cluster) -> Result<(), StoreError> {
+        let bytes = self.seal(SNAPSHOT_NEW, &Snapshot { index: self.index, cluster: cluster.clone() })?;
+        let new = || SNAPSHOT_NEW.to_owned();
+        self.perform(FileOp::Create(new()))?;
+        self.perform(FileOp::Append(new(), &bytes))?;
+        self.perform(FileOp::Sync(new()))?;
+        self.perform(FileOp::Rename(new(), SNAPSHOT.to_owned()))?;
+        self.perform(FileOp::SyncDir)
+    }
+
+    fn seal(&self, file: &str, what: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+        let (mut bytes, mut written) = (Vec::new(), Ok(()));
+        sealed::seal(&mut bytes, |out| written = serde_json::to_writer(out, what));
+        written.map_err(|error| self.io(file, error.into()))?;
+        Ok(bytes)
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.disk.length(name).and_then(|length| self.disk.read(name, 0, length)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.io(name, error)),
+        }
+    }
+
+    fn perform(&mut self, op: FileOp<'_>) -> Result<(), StoreError> {
+        let name = match &op {
+            FileOp::Create(name) | FileOp::Append(name, _) | FileOp::Sync(name) | FileOp::Truncate(name, _) => name,
+            FileOp::Rename(_, name) | FileOp::Link(_, name) | FileOp::Remove(name) | FileOp::Close(name) => name,
+            FileOp::SyncDir => "",
+        };
+        let path = self.dir.join(name);
+        self.disk.perform(op).map_err(|error| StoreError::Io { path, error })
+    }
+
+    fn io(&self, name: &str, error: io::Error) -> StoreError {
+        StoreError::Io { path: self.dir.join(name), error }
     }
 }
 
@@ -235,35 +300,11 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
     }
 }
 
-fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(StoreError::Io { path: path.to_path_buf(), error }),
-    }
-}
-
-fn write_snapshot(dir: &Path, index: u64, cluster: &Cluster) -> Result<(), StoreError> {
-    let snapshot = Snapshot { index, cluster: cluster.clone() };
-    let mut bytes = Vec::new();
-    let mut written = Ok(());
-    sealed::seal(&mut bytes, |out| written = serde_json::to_writer(out, &snapshot));
-    let path = dir.join(SNAPSHOT_NEW);
-    let io = |error| StoreError::Io { path: path.clone(), error };
-    written.map_err(|e| io(e.into()))?;
-    let mut file = File::create(&path).map_err(io)?;
-    file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(io)?;
-    std::fs::rename(&path, dir.join(SNAPSHOT)).map_err(io)?;
-    sync_dir(dir)
-}
-
-fn sync_dir(dir: &Path) -> Result<(), StoreError> {
-    let synced = File::open(dir).and_then(|dir| dir.sync_all());
-    synced.map_err(|error| StoreError::Io { path: dir.to_path_buf(), error })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
+    use common::mem_disk::SharedDisk;
     use common::view::{NodeInfo, NodeState};
     use common::{BootId, ClusterId, NodeId, StoreUuid};
 
@@ -282,6 +323,7 @@ mod tests {
             peer_addr: format!("p:{id}"),
             admin_addr: None,
             state: NodeState::Up,
+            weight: common::view::WEIGHT,
         };
         let first = Command::All(vec![Command::Node(node(1)), Command::Found { node: NodeId(1) }]);
         std::iter::once(first).chain((2..6).map(|id| Command::Node(node(id)))).collect()
@@ -363,7 +405,8 @@ mod tests {
             opened.store.append(&command).unwrap();
         }
         // Folded into a snapshot by hand: the log is emptied only afterwards, so both orders must work.
-        write_snapshot(&dir, 2, &state(2)).unwrap();
+        opened.store.index = 2;
+        opened.store.write_snapshot(&state(2)).unwrap();
         drop(opened);
         let mut torn = OpenOptions::new().append(true).open(dir.join(LOG)).unwrap();
         torn.write_all(b"{\"crc\":\"0").unwrap();
@@ -379,5 +422,33 @@ mod tests {
         std::fs::remove_file(dir.join(SNAPSHOT)).unwrap();
         assert!(matches!(Store::open(&dir, record), Err(StoreError::Corrupt { .. })));
         std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    /// Appends and folds until the disk stops after so many operations; how many commands were promised to be durable.
+    fn until_stopped(disk: &SharedDisk, stop: u64) -> usize {
+        let mut opened = Store::on(Box::new(disk.clone()), 1, record).unwrap();
+        disk.lock().operations_left = Some(stop);
+        for (done, command) in commands().iter().enumerate() {
+            opened.cluster.apply(command);
+            if opened.store.append(command).is_err() {
+                return done;
+            }
+            if opened.store.is_long() && opened.store.fold(&opened.cluster).is_err() {
+                return done + 1;
+            }
+        }
+        commands().len()
+    }
+
+    #[test]
+    fn a_death_between_any_two_operations_forgets_nothing_that_was_promised() {
+        for (stop, keep) in (0..40).flat_map(|stop| [0, 1, 9, 1000].map(|keep| (stop, keep))) {
+            let disk = SharedDisk::default();
+            let promised = until_stopped(&disk, stop);
+            disk.lock().lose_power(|unsynced| unsynced.min(keep));
+            let again = Store::on(Box::new(disk.clone()), 1, record).unwrap();
+            let found = (promised..=promised + 1).find(|count| again.cluster == state(*count));
+            assert!(found.is_some(), "stopped after {stop}, {keep} kept: {promised} were promised");
+        }
     }
 }

@@ -8,7 +8,7 @@ use common::NodeId;
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
-use crate::planner::{self, Plan};
+use crate::planner::{self, Plan, Weights};
 use crate::reports::Reports;
 
 /// The moves of a plan, with what they weigh and why.
@@ -34,10 +34,10 @@ pub(crate) fn moves(cluster: &Cluster, reports: &Reports, plan: &Plan) -> String
     let share = |node: &NodeId, homes: &[NodeId]| homes.iter().filter(|home| *home == node).count();
     let shares: Vec<Value> = cluster
         .nodes()
-        .keys()
-        .map(|node| {
-            let (before, after) = (share(node, &cluster.homes()), share(node, &plan.homes));
-            json!({ "server": address(cluster, *node), "slots": before, "then": after })
+        .values()
+        .map(|info| {
+            let (before, after) = (share(&info.node, &cluster.homes()), share(&info.node, &plan.homes));
+            json!({ "server": info.client_addr, "weight": info.weight, "slots": before, "then": after })
         })
         .collect();
     let (slots, bytes) = (total(|sum| sum.0), total(|sum| sum.2));
@@ -60,7 +60,7 @@ pub(crate) fn without(cluster: &Cluster, reports: &Reports, node: NodeId) -> Str
         .iter()
         .map(|(copies, (slots, records))| json!({ "copies": copies, "slots": slots, "records": records }))
         .collect();
-    let plan = planner::leave(&cluster.homes(), node).filter(|plan| !plan.moves.is_empty());
+    let plan = planner::leave(&cluster.homes(), node, &Weights::of(cluster.nodes())).filter(|plan| !plan.moves.is_empty());
     let why = plan.map_or_else(|| "nobody else has a share".to_string(), |plan| plan.to_string());
     json!({
         "without": address(cluster, node), "fails_over": coordinates, "bytes_to_copy": to_copy, "left": copies, "why": why,

@@ -113,6 +113,7 @@ impl Fake {
             peer_addr: peer.clone(),
             admin_addr: None,
             state: NodeState::Joining,
+            weight: common::view::WEIGHT,
         };
         let control = TcpStream::connect(&ecs.addr).unwrap();
         control.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -185,7 +186,7 @@ impl Fake {
             commit: Seq(0),
         };
         let slots = self.meta.views.iter().filter(|view| view.coordinator == self.info.node).map(one).collect();
-        self.say(&FromServer::Report(Report { slots, strays: Vec::new() }));
+        self.say(&FromServer::Report(Report { slots, ..Report::default() }));
     }
 
     fn kill(self) {

@@ -3,7 +3,7 @@
 //! Commands: `start N..`, `kill N..`, `freeze N`, `thaw N`, `cut N`, `mend N`, `wipe N as M`, `restore N` (new store),
 //! `copy N as M`, `unplug N..` (power lost), `hangup N`, `mute N` (no control connection), `deafen N M..` (N hears no M),
 //! `ecs stop|start`, `run MILLISECONDS`, `settle` (until nothing is left to do), `show`, `accuse N TIMES`,
-//! `set N WORD`, `leave N [force]`, `remove N M [force]`, `cancel N`, `progress N`,
+//! `set N WORD`, `leave N [force]`, `remove N M [force | accept-data-loss]`, `cancel N`, `progress N`,
 //! `plan N [WITHOUT]`, `rebalance N` (an operator asks through N),
 //! `stopping N`, `rejoin N`. Every command prints what the ECS logged meanwhile.
 
@@ -58,6 +58,9 @@ impl Stage {
         let force = words.contains(&"force");
         Some(match (name, names) {
             ("leave", [name]) => (*name, Wish::Leave { force }),
+            ("remove", [name, other]) if words.contains(&"accept-data-loss") => {
+                (*name, Wish::GiveUp { node: NodeId(*other).to_string() })
+            }
             ("remove", [name, other]) => (*name, Wish::Remove { node: NodeId(*other).to_string(), force }),
             ("cancel", [name]) => (*name, Wish::Cancel),
             ("plan", [name]) => (*name, Wish::Plan),

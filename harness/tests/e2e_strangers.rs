@@ -192,6 +192,7 @@ fn row(status: &Value) -> NodeInfo {
         peer_addr: text("peer_address"),
         admin_addr: None,
         state: NodeState::Up,
+        weight: common::view::WEIGHT,
     }
 }
 

@@ -1,16 +1,51 @@
 //! A sample of the simulation, small enough for every test run. `simulate --seeds 2000` is the real thing.
 
-use harness::sim::{Options, run};
+use common::Rule;
+use harness::sim::{Options, Stats, run};
 
-/// Fails with the account of the first violated seed.
-fn pass(seeds: impl IntoIterator<Item = u64>) {
+/// Fails with the account of the first violated seed; else tells what all of them exercised.
+fn play(seeds: impl IntoIterator<Item = u64>, options: Options) -> Stats {
+    let mut all = Stats::default();
     for seed in seeds {
-        let outcome = run(seed, Options::default());
+        let outcome = run(seed, options);
         if let Some(text) = outcome.violation {
-            panic!("seed {seed}: {text}\nreplay: cargo run -p harness --bin simulate -- --seed {seed} --trace");
+            let aim = options.aim.map_or(String::new(), |rule| format!(" --aim {}", rule.name()));
+            let how = if options.tour { " --tour" } else { &aim };
+            panic!("seed {seed}: {text}\nreplay: cargo run -p harness --bin simulate -- --seed {seed}{how} --trace");
         }
         assert!(outcome.stats.faults >= 20 && outcome.stats.operations >= 300, "seed {seed}: {}", outcome.stats);
+        all.merge(&outcome.stats);
     }
+    all
+}
+
+fn pass(seeds: impl IntoIterator<Item = u64>) {
+    play(seeds, Options::default());
+}
+
+/// What the runs aimed at `rule` are for must have happened in some of them.
+fn aimed(rule: Rule, seeds: impl IntoIterator<Item = u64>, what: &[&str]) {
+    let stats = play(seeds, Options { aim: Some(rule), ..Options::default() });
+    for what in what {
+        assert!(stats.count(what) > 0, "{what}: never\n{stats}");
+    }
+}
+
+#[test]
+fn from_one_server_to_five_and_back_under_load_and_faults() {
+    let stats = play(0..6, Options { tour: true, ..Options::default() });
+    assert_eq!(stats.count("tours from one server to all and back"), 6, "{stats}");
+    assert!(stats.count("servers that left") >= 12 && stats.count("rebalancings begun") > 0, "{stats}");
+}
+
+#[test]
+fn a_copy_of_a_running_servers_directory_takes_its_place_and_catches_up() {
+    aimed(Rule::TrustCopy, 0..4, &["fault: copied directory", "servers fenced"]);
+}
+
+#[test]
+fn an_ecs_restored_from_an_old_copy_changes_nothing() {
+    aimed(Rule::OldState, 0..4, &["fault: old ECS directory", "registrations refused"]);
 }
 
 #[test]

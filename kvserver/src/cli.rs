@@ -169,6 +169,8 @@ fn options(config: &Config, clients: SocketAddr, admin: Option<SocketAddr>) -> N
         longest_value: config.limits.value,
         checkpoint_every: config.checkpoint_every,
         audit_every: config.audit_every,
+        move_rate: config.move_rate,
+        weight: config.weight,
         salvage: config.salvage,
         rejoin: config.rejoin,
     }

@@ -12,7 +12,7 @@ mod farewell;
 mod links;
 pub mod node;
 mod pulse;
-mod questions;
+pub mod questions;
 mod registrar;
 pub mod relay;
 pub mod replica;

@@ -115,6 +115,7 @@ fn registration(node: &Node) -> FromServer {
         peer_addr: node.peer_addr(),
         admin_addr: options.admin_addr.clone(),
         state: NodeState::Joining,
+        weight: options.weight,
     };
     let seen = node.with_topology(|topology| topology.highest_epoch).max(node.found_epoch());
     FromServer::Register { info, cluster: me.cluster, rejoin: options.rejoin, seen }
@@ -224,6 +225,7 @@ fn report(node: &Node) -> Report {
     node.each_slot(|replica, _| {
         report.slots.extend(replica.report());
         report.strays.extend(replica.stray().map(|epoch| (replica.slot(), epoch)));
+        report.held.extend(replica.outdated().map(|last| (replica.slot(), last)));
     });
     report
 }

@@ -15,7 +15,7 @@ use common::text::decode_page;
 use common::update::{ExpireOnly, Expiry, Only, Update};
 use common::{BootId, ClientId, Epoch, NodeId, RequestId, Slot, StoreUuid, Switches, Time, Timing, View, Wall};
 use goldenscript::{ArgumentConsumer, Command, Context, Runner};
-use kvserver::replica::{Action, Event, Read, Replica, Reply, Scan, Setup, Token, Write, WriteOp};
+use kvserver::replica::{Action, Event, Read, Replica, Reply, Scan, Setup, Token, Traffic, Write, WriteOp};
 use kvserver::storage::map::Held;
 use kvserver::storage::{Record, SlotImage};
 
@@ -86,6 +86,8 @@ impl World {
                 Action::Audited(what) => {
                     let _ = writeln!(log, "n{} audited: {what:?}", id.0);
                 }
+                // Counted for people; what is counted shows in everything else.
+                Action::Moved(_) => {}
                 Action::Alarm(why) => {
                     let _ = writeln!(log, "n{} ALARM {why}", id.0);
                 }
@@ -404,7 +406,16 @@ fn setup(id: NodeId, boot: u64, started: Time) -> Setup {
     let me = Identity { cluster: None, node: id, store: StoreUuid(u128::from(id.0)), boot: BootId(boot) };
     let (standalone, confirm_reads) = (false, false);
     let (longest_value, switches) = (20, Switches::default());
-    Setup { me, timing: Timing::default(), started, standalone, confirm_reads, longest_value, switches }
+    Setup {
+        me,
+        timing: Timing::default(),
+        started,
+        standalone,
+        confirm_reads,
+        longest_value,
+        traffic: Traffic::new(0),
+        switches,
+    }
 }
 
 /// A write's request id, and whether it is a retry.

@@ -8,7 +8,9 @@ use crate::control::Wish;
 
 /// How each word is written, for those who wrote it differently.
 const LEAVE: &str = "leave [force]";
-const REMOVE: &str = "remove <host:port or id> [force]";
+const REMOVE: &str = "remove <host:port or id> [force | accept-data-loss]";
+/// What must be said to give up on the only copies: nothing that one says by habit.
+const LOSS: &str = "accept-data-loss";
 const PLAN: &str = "plan [without <host:port or id>]";
 
 /// Reads a request whose first word is `word`; None if that is none of these words.
@@ -38,6 +40,7 @@ fn wish(word: &[u8], rest: &[u8]) -> Option<Result<Wish, Mistake>> {
         _ if is("leave") => Err(Mistake::Form("leave", LEAVE)),
         [node] if is("remove") => Ok(Wish::Remove { node: text(node), force: false }),
         [node, force] if is("remove") && named(force, "force") => Ok(Wish::Remove { node: text(node), force: true }),
+        [node, loss] if is("remove") && named(loss, LOSS) => Ok(Wish::GiveUp { node: text(node) }),
         _ if is("remove") => Err(Mistake::Form("remove", REMOVE)),
         [] if is("plan") => Ok(Wish::Plan),
         [without, node] if is("plan") && named(without, "without") => Ok(Wish::PlanWithout { node: text(node) }),
@@ -60,6 +63,7 @@ pub(super) fn encode(out: &mut BytesMut, request: &AdminRequest<'_>) {
     let text = match &request.wish {
         Wish::Leave { force: by } => format!("leave{}", force(*by)),
         Wish::Remove { node, force: by } => format!("remove {node}{}", force(*by)),
+        Wish::GiveUp { node } => format!("remove {node} {LOSS}"),
         Wish::Progress => "change".to_owned(),
         Wish::Plan => "plan".to_owned(),
         Wish::PlanWithout { node } => format!("plan without {node}"),

@@ -173,7 +173,7 @@ impl AdminRequest<'_> {
     pub fn word(&self) -> &'static str {
         match self.wish {
             Wish::Leave { .. } => "LEAVE",
-            Wish::Remove { .. } => "REMOVE",
+            Wish::Remove { .. } | Wish::GiveUp { .. } => "REMOVE",
             Wish::Progress => "CHANGE",
             Wish::Plan | Wish::PlanWithout { .. } => "PLAN",
             Wish::Rebalance => "REBALANCE",

@@ -80,6 +80,7 @@ fn requests_both_dialects_agree_on() {
         (b"leave\n", "Admin(AdminRequest { token: None, wish: Leave { force: false } })"),
         (b"LEAVE Force\r\n", "Admin(AdminRequest { token: None, wish: Leave { force: true } })"),
         (b"change\n", "Admin(AdminRequest { token: None, wish: Progress })"),
+        (b"remove h:1 accept-data-loss\n", "Admin(AdminRequest { token: None, wish: GiveUp { node: \"h:1\" } })"),
         (b"remove h:1\n", "Admin(AdminRequest { token: None, wish: Remove { node: \"h:1\", force: false } })"),
         (b"plan without 00ab\n", "Admin(AdminRequest { token: None, wish: PlanWithout { node: \"00ab\" } })"),
         (b"admin xy cancel\n", "Admin(AdminRequest { token: Some([120, 121]), wish: Cancel })"),

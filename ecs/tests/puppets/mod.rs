@@ -12,7 +12,7 @@ use std::time::Duration;
 use common::control::{Ask, Change, FromEcs, Granted, Heartbeat, Report, SlotReport, Wish};
 use common::peer::Identity;
 use common::view::{ClusterRecord, Meta, NodeInfo, NodeState, Part, View};
-use common::{BootId, ClusterId, Epoch, NodeId, Seq, Slot, StoreUuid, Time};
+use common::{BootId, ClusterId, Epoch, LogId, NodeId, Seq, Slot, StoreUuid, Time};
 use ecs::{Action, Cluster, Config, Conn, Ecs, Event, Probed};
 
 pub const STEP: Duration = Duration::from_millis(10);
@@ -63,6 +63,8 @@ pub struct Theatre {
     pub durable: Cluster,
     pub puppets: BTreeMap<u64, Puppet>,
     pub log: Vec<String>,
+    /// Somebody has accepted the loss of data.
+    pub lossy: bool,
     /// Probes that time out later.
     probes: Vec<(Time, NodeId)>,
     next_conn: u64,
@@ -88,6 +90,7 @@ impl Theatre {
             durable,
             puppets: BTreeMap::new(),
             log: Vec::new(),
+            lossy: false,
             probes: Vec::new(),
             next_conn: 0,
             conns: BTreeMap::new(),
@@ -158,7 +161,8 @@ impl Theatre {
                 let line = serde_json::to_string(&command).unwrap();
                 let before = self.durable.views().to_vec();
                 self.durable.apply(&serde_json::from_str(&line).unwrap());
-                before.iter().zip(self.durable.views()).for_each(|(old, new)| check_step(old, new));
+                let lossy = self.lossy;
+                before.iter().zip(self.durable.views()).for_each(|(old, new)| check_step(old, new, lossy));
             }
             Action::Send { conn, msg } => {
                 let Some(name) = self.conns.get(&conn).copied() else { return };
@@ -192,6 +196,7 @@ impl Theatre {
 
     /// Someone asks for something through puppet `name`.
     pub fn wish(&mut self, name: u64, wish: Wish) {
+        self.lossy |= matches!(wish, Wish::GiveUp { .. });
         if let Some(conn) = self.puppets.get(&name).and_then(|puppet| puppet.conn) {
             self.tell(Event::Wish { conn, id: 1, wish });
         }
@@ -381,12 +386,16 @@ impl Theatre {
 }
 
 /// What must hold from each view to the next: nobody coordinates or counts as in sync who was not, or did not learn.
-fn check_step(old: &View, new: &View) {
+fn check_step(old: &View, new: &View, lossy: bool) {
     if old.epoch == new.epoch {
         assert_eq!(old, new, "a view changed without a fresh epoch");
         return;
     }
     assert_eq!(new.previous, old.epoch, "{new:?} does not follow {old:?}");
+    // An operator has accepted the loss of data: somebody may serve who was not in sync, but alone then.
+    if lossy && new.isr.len() == 1 && !old.isr.contains_key(&new.coordinator) {
+        return;
+    }
     assert_eq!(new.isr.get(&new.coordinator), old.isr.get(&new.coordinator), "an unclean coordinator: {old:?} {new:?}");
     let joined = new.isr.iter().filter(|(node, store)| old.isr.get(node) != Some(store));
     joined.for_each(|(node, _)| assert!(old.targets.contains(node), "{node} never learned: {old:?} {new:?}"));
@@ -467,6 +476,7 @@ impl Puppet {
             peer_addr: format!("{}p", self.addr),
             admin_addr: None,
             state: NodeState::Joining,
+            weight: common::view::WEIGHT,
         }
     }
 
@@ -551,6 +561,13 @@ impl Puppet {
         views.filter(|v| v.part_of(self.id, self.store) == Part::None).map(|v| (v.slot, v.epoch)).collect()
     }
 
+    /// Copies that it kept without being in sync: old ones, that a recovery may fall back to.
+    fn held(&self) -> Vec<(Slot, LogId)> {
+        let views = self.copies.iter().filter_map(|slot| self.views.get(slot));
+        let outside = views.filter(|v| matches!(v.part_of(self.id, self.store), Part::None | Part::Learner));
+        outside.map(|v| (v.slot, LogId { epoch: Epoch(1), seq: Seq(1) })).collect()
+    }
+
     /// A coordinator's work: activates, reports the silent, takes in learners, hands over.
     fn work(&mut self, now: Time, all: &[(NodeId, bool, StoreUuid, BootId)]) -> Vec<Ask> {
         let reachable = |node: &NodeId| {
@@ -614,7 +631,7 @@ impl Puppet {
             bytes: 100,
             commit: Seq(1),
         };
-        let report = Report { slots: slots.map(one).collect(), strays: self.strays() };
+        let report = Report { slots: slots.map(one).collect(), strays: self.strays(), held: self.held() };
         let due = |(at, last): &(Time, Report)| *last != report || now.since(*at) >= Duration::from_secs(1);
         if self.last_report.as_ref().is_none_or(due) {
             self.last_report = Some((now, report.clone()));

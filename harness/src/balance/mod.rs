@@ -9,11 +9,11 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::position::Position;
 use common::{NodeId, Slot, ring};
-use ecs::planner;
+use ecs::planner::{self, Weights};
 pub use naive::{Points, halve, inherit};
 pub use table::print;
 
@@ -39,11 +39,25 @@ impl Placing {
         (2..=servers).fold(first, |homes, node| self.join(&homes, NodeId(node)))
     }
 
+    /// The same by the planner, with the weights of its servers.
+    #[must_use]
+    pub fn weighed(slots: u16, vnodes: u16, heavy: &BTreeMap<NodeId, u16>) -> Vec<NodeId> {
+        let weights: Weights = heavy.iter().map(|(node, weight)| (*node, *weight)).collect();
+        let mut homes = Vec::new();
+        for node in heavy.keys() {
+            homes = match homes.is_empty() {
+                true => vec![*node; usize::from(slots)],
+                false => planner::join(&homes, *node, vnodes, &weights).homes,
+            };
+        }
+        homes
+    }
+
     /// The homes with one server more.
     #[must_use]
     pub fn join(self, homes: &[NodeId], node: NodeId) -> Vec<NodeId> {
         match self {
-            Placing::Planner(vnodes) => planner::join(homes, node, vnodes).homes,
+            Placing::Planner(vnodes) => planner::join(homes, node, vnodes, &Weights::default()).homes,
             Placing::Halving => halve(homes, node),
             Placing::RoundRobin => {
                 let mut all: BTreeSet<NodeId> = homes.iter().copied().collect();
@@ -62,7 +76,9 @@ impl Placing {
             return homes.to_vec();
         }
         match self {
-            Placing::Planner(_) => planner::leave(homes, node).map_or(homes.to_vec(), |plan| plan.homes),
+            Placing::Planner(_) => {
+                planner::leave(homes, node, &Weights::default()).map_or(homes.to_vec(), |plan| plan.homes)
+            }
             Placing::Halving => inherit(homes, node),
             Placing::RoundRobin => naive::deal(homes.len(), &others),
         }
@@ -83,6 +99,18 @@ pub fn spread(owners: &[NodeId], weights: &[u64], alive: &BTreeSet<NodeId>) -> f
         owners.iter().zip(weights).filter(|(owner, _)| *owner == node).map(|(_, weight)| weight).sum()
     };
     ratio(alive.iter().map(of))
+}
+
+/// The same against what each server weighs: its keys over its weight, the largest over what all together have.
+#[must_use]
+#[allow(clippy::cast_precision_loss)] // figures for people
+pub fn pressure(owners: &[NodeId], keys: &[u64], heavy: &BTreeMap<NodeId, u16>) -> f64 {
+    let of = |node: &NodeId| -> u64 {
+        owners.iter().zip(keys).filter(|(owner, _)| *owner == node).map(|(_, keys)| keys).sum()
+    };
+    let all: u64 = heavy.values().map(|weight| u64::from(*weight)).sum();
+    let mean = keys.iter().sum::<u64>() as f64 / all as f64;
+    heavy.iter().map(|(node, weight)| of(node) as f64 / f64::from(*weight) / mean).fold(0.0, f64::max)
 }
 
 /// The same for the copies that servers hold, whatever their role.

@@ -1,13 +1,14 @@
 //! The tables of `docs/balance.md`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use common::NodeId;
 use common::position::Position;
-use ecs::planner;
+use common::view::WEIGHT;
+use ecs::planner::{self, Weights};
 
-use super::{Placing, Points, coordinators, copies, keys, per_slot, servers, spread};
+use super::{Placing, Points, coordinators, copies, keys, per_slot, pressure, servers, spread};
 
 /// Draws of points per row, of which the median is shown: one draw says little.
 const DRAWS: u64 = 51;
@@ -23,6 +24,7 @@ pub fn print(slots: u16, count: usize, seed: u64) -> String {
     even(&mut out, slots, &weights, &keys);
     failures(&mut out, slots, &weights);
     growth(&mut out, slots, &weights);
+    weighed(&mut out, slots, &weights);
     out
 }
 
@@ -59,7 +61,7 @@ fn even(out: &mut String, slots: u16, weights: &[u64], keys: &[Position]) {
         };
         let (one, four, many) = (Placing::Planner(1), Placing::Planner(4), Placing::Planner(16));
         let placed = [four, many, Placing::Halving].map(of);
-        let evened = planner::balance(&one.grown(slots, size)).homes;
+        let evened = planner::balance(&one.grown(slots, size), &Weights::default()).homes;
         let mut cells = vec![size.to_string(), of(one), figure(spread(&evened, weights, &servers(&evened)))];
         cells.extend(placed.into_iter().chain([points(1), points(16), of(Placing::RoundRobin)]));
         row(out, &cells);
@@ -99,6 +101,24 @@ fn worst(homes: &[NodeId], weights: &[u64], dead: usize) -> f64 {
         }
     }
     worst
+}
+
+/// Every third server weighs three times as much as the others.
+fn weighed(out: &mut String, slots: u16, keys: &[u64]) {
+    let columns = ["servers", "planner", "evened out", "4 vnodes", "16 vnodes", "weights ignored"];
+    let title = "Every third server weighs 300, the others 100. Keys over weight, largest over mean:";
+    head(out, title, &columns);
+    for size in SIZES {
+        let heavy: BTreeMap<NodeId, u16> =
+            (1..=size).map(|node| (NodeId(node), if node % 3 == 0 { 3 * WEIGHT } else { WEIGHT })).collect();
+        let weights: Weights = heavy.iter().map(|(node, weight)| (*node, *weight)).collect();
+        let one = Placing::weighed(slots, 1, &heavy);
+        let evened = planner::balance(&one, &weights).homes;
+        let [four, many] = [4, 16].map(|vnodes| Placing::weighed(slots, vnodes, &heavy));
+        let ignored = planner::balance(&Placing::Planner(1).grown(slots, size), &Weights::default()).homes;
+        let figures = [one, evened, four, many, ignored].map(|homes| figure(pressure(&homes, keys, &heavy)));
+        row(out, &[size.to_string()].into_iter().chain(figures).collect::<Vec<_>>());
+    }
 }
 
 fn growth(out: &mut String, slots: u16, weights: &[u64]) {

@@ -51,6 +51,23 @@ fn the_planner_is_more_even_than_hashed_points() {
     }
 }
 
+#[test]
+fn weights_are_kept_to() {
+    let keys = per_slot(&keys(50_000, 7), 256);
+    for size in 3..=20 {
+        let heavy: BTreeMap<NodeId, u16> =
+            (1..=size).map(|node| (NodeId(node), 100 + 100 * (node % 3) as u16)).collect();
+        let weights: Weights = heavy.iter().map(|(node, weight)| (*node, *weight)).collect();
+        let homes = Placing::weighed(256, 1, &heavy);
+        let joined = pressure(&homes, &keys, &heavy);
+        let evened = pressure(&planner::balance(&homes, &weights).homes, &keys, &heavy);
+        let blind = pressure(&Placing::Planner(1).grown(256, size), &keys, &heavy);
+        // What a slot is worth to the lightest, and how unevenly random keys fall on slots.
+        assert!(evened < 1.3 && evened <= joined + 0.05, "{size}: {evened}, {joined} before");
+        assert!(joined < 2.0 && joined < blind, "{size}: {joined}, {blind} without weights");
+    }
+}
+
 proptest! {
     #[test]
     fn no_step_of_the_planner_is_worse_than_the_naive_one_from_the_same_ring(

@@ -1,7 +1,7 @@
 //! What the disk itself costs: the lower bound of every durable write.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -21,4 +21,25 @@ pub(crate) fn fdatasync(folder: &Path, length: Duration) -> std::io::Result<Hist
     }
     std::fs::remove_file(path)?;
     Ok(histogram)
+}
+
+/// Copies so many bytes from one file into another, with a sync at the end.
+pub(crate) fn copy(folder: &Path, bytes: usize) -> std::io::Result<Duration> {
+    let (from, to) = (folder.join("copied-from"), folder.join("copied-to"));
+    std::fs::write(&from, vec![b'x'; bytes])?;
+    let (mut source, mut target) = (File::open(&from)?, File::create(&to)?);
+    let mut piece = vec![0; 1 << 20];
+    let began = Instant::now();
+    loop {
+        // Not `io::copy`: the file system would share the blocks instead of copying them.
+        match source.read(&mut piece)? {
+            0 => break,
+            n => target.write_all(&piece[..n])?,
+        }
+    }
+    target.sync_all()?;
+    let took = began.elapsed();
+    std::fs::remove_file(from)?;
+    std::fs::remove_file(to)?;
+    Ok(took)
 }

@@ -11,6 +11,7 @@ mod disk;
 mod failover;
 mod histogram;
 mod load;
+pub mod moving;
 mod peers;
 pub mod report;
 

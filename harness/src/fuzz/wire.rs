@@ -289,6 +289,7 @@ pub(super) fn info(node: u64, boot: u64) -> NodeInfo {
         peer_addr: format!("127.0.0.1:{}", 6000 + node),
         admin_addr: None,
         state: NodeState::Joining,
+        weight: common::view::WEIGHT,
     }
 }
 
@@ -310,13 +311,18 @@ pub(super) fn from_server(node: u64, boot: u64) -> Vec<FromServer> {
         FromServer::Register { info: info(node, boot), cluster: None, rejoin: false, seen: Epoch(0) },
         FromServer::Register { info: info(node, boot), cluster: Some(ClusterId(7)), rejoin: true, seen: Epoch(9) },
         FromServer::Ask(changes.into_iter().map(|change| Ask { slot, epoch, change }).collect()),
-        FromServer::Report(Report { slots: vec![report], strays: vec![(Slot(2), Epoch(1))] }),
+        FromServer::Report(Report {
+            slots: vec![report],
+            strays: vec![(Slot(2), Epoch(1))],
+            held: vec![(Slot(3), LogId { epoch: Epoch(1), seq: Seq(4) })],
+        }),
         FromServer::Heartbeat(beat),
         FromServer::Goodbye,
         FromServer::Stopping,
         FromServer::Wish { id: 1, wish: Wish::Leave { force: false } },
         FromServer::Wish { id: 2, wish: Wish::Remove { node: "127.0.0.1:5002".to_owned(), force: true } },
         FromServer::Wish { id: 3, wish: Wish::Rebalance },
+        FromServer::Wish { id: 4, wish: Wish::GiveUp { node: "127.0.0.1:5003".to_owned() } },
     ]
 }
 

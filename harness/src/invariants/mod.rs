@@ -6,6 +6,8 @@
 mod commits;
 mod entries;
 mod epochs;
+mod extents;
+mod keyranges;
 mod leaders;
 mod members;
 mod readers;
@@ -15,6 +17,9 @@ use common::retry::RetryTable;
 use common::{Epoch, Seq, Slot, Time, View};
 use kvserver::replica::Replica;
 use kvserver::storage::{Record, SlotImage, SlotMap};
+
+pub use self::extents::Count;
+pub use self::keyranges::keyranges;
 
 /// One running copy of a slot.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +39,7 @@ pub struct Checks {
     entries: entries::Entries,
     epochs: epochs::Epochs,
     commits: commits::Commits,
+    extents: extents::Extents,
     views: Vec<View>,
     /// Requests that were executed, by slot.
     executed: std::collections::BTreeSet<(Slot, common::ClientId, u64)>,
@@ -51,6 +57,7 @@ impl Checks {
             entries: entries::Entries::default(),
             epochs: epochs::Epochs::default(),
             commits: commits::Commits::new(slots),
+            extents: extents::Extents::new(slots),
             views: Vec::new(),
             executed: std::collections::BTreeSet::new(),
             forgetful: std::collections::BTreeSet::new(),
@@ -151,6 +158,9 @@ impl Checks {
     fn executes(&mut self, slot: Slot, seq: Seq) -> Result<(), String> {
         let epoch = self.commits.epoch(slot, seq).unwrap_or_default();
         let entry = self.entries.get(slot, common::LogId { epoch, seq });
+        if let Some(entry) = entry {
+            self.extents.committed(slot, entry);
+        }
         let Some(request) = entry.and_then(|entry| entry.request) else { return Ok(()) };
         if self.executed.insert((slot, request.client, request.seq)) {
             return Ok(());
@@ -187,6 +197,32 @@ impl Checks {
         let Some(view) = self.view(slot) else { return Ok(()) };
         let sound = |copy: &Copy<'_>| !self.has_forgotten(copy.server, slot, copy.replica.image());
         members::survey(view, copies, sound, &self.commits)
+    }
+
+    /// Somebody asks what all slots hold: until [`Checks::unwatch`] it is remembered what each of them held.
+    pub fn watch(&mut self) -> u32 {
+        self.extents.watch()
+    }
+
+    /// The question is over.
+    pub fn unwatch(&mut self, watch: u32) {
+        self.extents.unwatch(watch);
+    }
+
+    /// The answer was that there are so many keys.
+    ///
+    /// # Errors
+    /// There never were.
+    pub fn counted(&self, watch: u32, number: u64) -> Result<(), String> {
+        self.extents.counted(watch, number)
+    }
+
+    /// The answer was that this is the first or the last key, or that there is none.
+    ///
+    /// # Errors
+    /// It never was.
+    pub fn outermost(&self, watch: u32, count: Count, told: Option<&bytes::Bytes>) -> Result<(), String> {
+        self.extents.outermost(watch, count, told)
     }
 
     /// How much of the slot is committed anywhere.

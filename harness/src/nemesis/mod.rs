@@ -25,6 +25,7 @@ mod directories;
 mod disks;
 mod ecs;
 mod kills;
+mod moves;
 mod packets;
 mod points;
 mod power;

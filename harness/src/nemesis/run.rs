@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::play::{Done, Stage};
 use super::{
-    changes, clocks, cuts, damage, directories, disks, ecs, kills, mounts, packets, points, power, stops, strace,
+    changes, clocks, cuts, damage, directories, disks, ecs, kills, mounts, moves, packets, points, power, stops, strace,
 };
 
 /// One thing that is done to a cluster.
@@ -62,6 +62,7 @@ pub fn all() -> Vec<Scenario> {
         packets::ALL,
         ecs::ALL,
         changes::ALL,
+        moves::ALL,
         directories::ALL,
         damage::ALL,
         disks::ALL,

@@ -73,7 +73,21 @@ pub const LINES: &[Line] = &[
     ),
     line(
         "a second failover during a failover; learner, source or target dying in mid-transfer; joins during failures",
-        &["second-failover", "learner-dies", "source-dies", "joiner-dies", "join-with-failure", "two-joins"],
+        &[
+            "second-failover",
+            "learner-dies",
+            "source-dies",
+            "joiner-dies",
+            "join-with-failure",
+            "two-joins",
+            "join-source-stopped",
+            "joiner-stopped",
+            "joiner-cut-from-source",
+            "leaver-dies",
+            "leave-target-dies",
+            "move-with-deaths",
+            "repair-with-deaths",
+        ],
     ),
     line("1 to 5 to 1 servers under load; rolling restarts", &["one-to-five", "five-to-one", "rolling-restart"]),
     line(

@@ -14,12 +14,17 @@ use bytes::BytesMut;
 use common::peer::Hello;
 use common::{NodeId, frame};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 /// A hello is short; whoever sends more without one is no peer.
 const LONGEST_HELLO: usize = 4096;
+/// What is carried at once, and how many of those are on their way at most; beyond it the sender waits.
+const PIECE: usize = 16 << 10;
+const PIECES: usize = 1024;
 
 /// One end of a link.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -231,29 +236,43 @@ impl Link {
         }
     }
 
-    /// Carries bytes of one way until its end.
-    async fn pump(
+    /// Carries bytes of one way until its end. Each piece is late by the same: pieces do not wait for each other's delay.
+    async fn pump(self, input: OwnedReadHalf, mut output: OwnedWriteHalf, there: bool, first: BytesMut) {
+        let (put, mut take) = mpsc::channel(PIECES);
+        let reader = self.collect(input, there, first, put);
+        let writer = async move {
+            while let Some((due, piece)) = take.recv().await {
+                tokio::time::sleep_until(due).await;
+                if output.write_all(&piece).await.is_err() {
+                    return;
+                }
+            }
+            let _ = output.shutdown().await;
+        };
+        tokio::join!(reader, writer);
+    }
+
+    /// Takes what comes, and says when it is due at the other end.
+    async fn collect(
         mut self,
-        mut input: tokio::net::tcp::OwnedReadHalf,
-        mut output: tokio::net::tcp::OwnedWriteHalf,
+        mut input: OwnedReadHalf,
         there: bool,
         first: BytesMut,
+        put: mpsc::Sender<(Instant, BytesMut)>,
     ) {
         let mut buffer = first;
         loop {
+            buffer.reserve(PIECE);
             if buffer.is_empty() && !matches!(input.read_buf(&mut buffer).await, Ok(1..)) {
-                break;
+                return;
             }
+            let came = Instant::now();
             let Some(flow) = self.passable(there).await else { return };
-            if let Flow::Late(delay) = flow {
-                tokio::time::sleep(delay).await;
+            let due = if let Flow::Late(delay) = flow { came + delay } else { came };
+            if put.send((due, buffer.split())).await.is_err() {
+                return;
             }
-            if output.write_all(&buffer).await.is_err() {
-                break;
-            }
-            buffer.clear();
         }
-        let _ = output.shutdown().await;
     }
 }
 

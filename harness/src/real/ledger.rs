@@ -60,6 +60,15 @@ impl Ledger {
         Ok(reads)
     }
 
+    /// The same without one key, of which it is known that it was deleted.
+    ///
+    /// # Errors
+    /// As for [`Ledger::verify`].
+    pub fn verify_but(mut self, key: &str, addresses: &[String]) -> Result<usize, String> {
+        self.0.remove(key);
+        self.verify(addresses)
+    }
+
     /// Reads from one server what it says that it answers; asks again what it refuses for a moment.
     fn verify_at(&self, address: &str) -> Result<usize, String> {
         let failed = |error: std::io::Error| format!("{address}: {error}");

@@ -12,6 +12,7 @@ use super::plan::Plan;
 
 /// Bends `plan` towards showing that `rule` is missing.
 pub(super) fn at(plan: &mut Plan, rule: Rule, rng: &mut fastrand::Rng) {
+    plan.tour = false;
     plan.busy(rng);
     match rule {
         Rule::NoFsync | Rule::ForgetView | Rule::NoRecoverySync => storage(plan, rule),
@@ -38,6 +39,17 @@ pub(super) fn at(plan: &mut Plan, rule: Rule, rng: &mut fastrand::Rng) {
         | Rule::StaleRound => reads(plan, rule),
         Rule::RetryInFlight | Rule::RetryForgotten | Rule::RetryStranger => retries(plan, rule),
         Rule::ClaimKept | Rule::WalkBlind => walks(plan),
+        Rule::TrustCopy => {
+            (plan.servers, plan.starters) = (5, 3);
+            plan.only(&[
+                (Kind::CopyDirectory, 6),
+                (Kind::Leave, 3),
+                (Kind::SlowDisk, 10),
+                (Kind::Lag, 8),
+                (Kind::Kill, 4),
+            ]);
+        }
+        Rule::OldState => plan.only(&[(Kind::OldState, 6), (Kind::Kill, 8), (Kind::SlowDisk, 10), (Kind::Lag, 8)]),
         Rule::CutFurther | Rule::ReadLacking => {
             plan.trio();
             plan.think = rng.u64(1_000..4_000);
@@ -148,7 +160,10 @@ fn views(plan: &mut Plan, rule: Rule) {
         Rule::Unclean => {
             plan.only(&[(Kind::Kill, 10), (Kind::PowerCut, 6), (Kind::PowerCutTwo, 10), (Kind::CutEcs, 6)]);
         }
-        Rule::TellFirst => plan.only(&[(Kind::Kill, 8), (Kind::Restart, 4), (Kind::EcsDown, 20)]),
+        Rule::TellFirst => {
+            plan.only(&[(Kind::Kill, 8), (Kind::Restart, 4), (Kind::EcsDown, 20)]);
+            plan.ambush(Moment::EcsWrites, Trap::KillEcs, 6);
+        }
         _ => {}
     }
 }

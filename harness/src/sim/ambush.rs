@@ -27,10 +27,16 @@ pub enum Moment {
     WalkBegins,
     /// A catch-up by content ends.
     WalkEnds,
+    /// A join, a leave or a move of slots has just begun.
+    ChangeBegins,
+    /// A server has gone for good, and has not been told yet.
+    Departs,
+    /// The ECS writes a step down, and nothing of it is synced yet.
+    EcsWrites,
 }
 
 impl Moment {
-    const ALL: [Moment; 8] = [
+    const ALL: [Moment; 11] = [
         Moment::Expanded,
         Moment::Shrunk,
         Moment::FailedOver,
@@ -39,6 +45,9 @@ impl Moment {
         Moment::AsksHandOver,
         Moment::WalkBegins,
         Moment::WalkEnds,
+        Moment::ChangeBegins,
+        Moment::Departs,
+        Moment::EcsWrites,
     ];
 }
 
@@ -172,7 +181,8 @@ impl World {
     }
 
     fn machine(&self, node: NodeId) -> Option<usize> {
-        self.servers.iter().position(|server| server.node == node)
+        let machines = self.servers.iter().enumerate().filter(|(_, server)| server.node == node);
+        machines.max_by_key(|(s, server)| (server.boot, std::cmp::Reverse(*s))).map(|(s, _)| s)
     }
 
     fn spring(&mut self, trap: Trap, step: Step<'_>) -> bool {

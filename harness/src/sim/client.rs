@@ -133,10 +133,11 @@ impl World {
 
     /// Whom to ask: as a rule the coordinator as far as the client knows; for reads often another copy; sometimes anyone.
     fn choose(&mut self, c: usize, key: u32, read: bool) -> usize {
-        let there: Vec<usize> = (0..self.servers.len()).filter(|s| self.servers[*s].used).collect();
+        let there: Vec<usize> = (0..self.servers.len()).filter(|s| self.servers[*s].takes_part()).collect();
         let anyone = if there.is_empty() { 0 } else { there[self.rng.usize(..there.len())] };
         let slot = self.slot_of(key);
-        let Some(known) = self.clients[c].route[usize::from(slot.0)] else { return anyone };
+        let known = self.clients[c].route[usize::from(slot.0)].filter(|s| self.servers[*s].takes_part());
+        let Some(known) = known else { return anyone };
         let stray = !self.clients[c].resting
             && self.rng.u32(0..100) < if read { self.plan.stray + 40 } else { self.plan.stray };
         if stray { anyone } else { known }
@@ -256,6 +257,9 @@ impl World {
         if let Some(current) = current {
             current.asked = false;
             current.doubt |= how.maybe_executed() && current.what != Want::Get;
+            let key = current.key;
+            let slot = usize::from(self.slot_of(key).0);
+            self.clients[c].route[slot] = None;
             self.again(c, 20_000);
         }
     }

@@ -15,6 +15,7 @@ use super::net::Fate;
 use super::queue::Event;
 use super::wire::{Party, Wire};
 use super::world::World;
+use crate::invariants::Count;
 
 /// Who waits for an answer.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,10 @@ pub(super) enum Waiter {
     Attempt(u64, Expect),
     /// A sending of a router.
     Op(OpId, u32, Expect),
+    /// An operator.
+    Order(Expect),
+    /// Somebody who asked about the cluster as a whole, and what is watched meanwhile.
+    Count(u32, Count, Expect),
     /// Half of what a router asks about the ring,
     Keyrange,
     /// and the other half.
@@ -77,6 +82,11 @@ impl World {
     pub(super) fn orphan(&mut self, client: usize) {
         let of = |connection: &&mut Connection| connection.client == client;
         self.conns.values_mut().filter(of).for_each(|connection| connection.orphan = true);
+    }
+
+    /// Whether it is made on the server's own machine, by somebody who may ask for changes.
+    pub(super) fn is_trusted(&self, conn: u32) -> bool {
+        self.conns.get(&conn).is_some_and(|connection| connection.client == self.operator())
     }
 
     /// Sends a request.
@@ -153,6 +163,8 @@ impl World {
                     let input = Input::Failure { op, attempt, kind: how, detail: String::new() };
                     self.route(connection.client, input);
                 }
+                Waiter::Order(_) => self.stats.bump("orders without an answer"),
+                Waiter::Count(watch, count, _) => self.counted(watch, count, None),
                 Waiter::Keyrange => {}
                 Waiter::KeyrangeRead => {
                     let result = Err(NoRing::Unreachable(how.text().to_string()));
@@ -199,6 +211,8 @@ impl World {
                     self.trace.line(self.now, || format!("c{client} <- s{server} {input:?}"));
                     self.route(client, input);
                 }
+                Heard::Order(reply) => self.ordered(&reply),
+                Heard::Count(watch, count, reply) => self.counted(watch, count, Some(reply)),
                 Heard::Nonsense => return self.fail(format!("conn {conn}: s{server}'s answer makes no sense")),
             }
         }
@@ -209,6 +223,8 @@ impl World {
 enum Heard {
     Attempt(u64, Reply),
     Router(Input),
+    Order(Reply),
+    Count(u32, Count, Reply),
     Nonsense,
 }
 
@@ -222,6 +238,11 @@ impl Connection {
                 wire::decode(expect, response)
                     .map_or(Heard::Nonsense, |reply| Heard::Router(Input::Answer { op, attempt, reply })),
             ),
+            Waiter::Order(expect) => Some(wire::decode(expect, response).map_or(Heard::Nonsense, Heard::Order)),
+            Waiter::Count(watch, count, expect) => {
+                let heard = |reply| Heard::Count(watch, count, reply);
+                Some(wire::decode(expect, response).map_or(Heard::Nonsense, heard))
+            }
             Waiter::Keyrange => {
                 self.coordinators = Some(wire::arcs(response));
                 None

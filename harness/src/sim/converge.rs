@@ -66,6 +66,12 @@ pub(super) fn whole(world: &World) -> Result<(), String> {
         return Err(format!("a membership change is still in progress: {change:?}"));
     }
     for (s, server) in world.servers.iter().enumerate().filter(|(_, server)| server.used) {
+        if server.gone.is_some() {
+            match cluster.nodes().contains_key(&server.node) {
+                true => return Err(format!("s{s} has gone, and the ECS still counts on it")),
+                false => continue,
+            }
+        }
         let info = cluster.nodes().get(&server.node).ok_or(format!("s{s} is unknown to the ECS"))?;
         if info.state != NodeState::Up {
             return Err(format!("s{s} is {:?}", info.state));
@@ -80,12 +86,12 @@ pub(super) fn whole(world: &World) -> Result<(), String> {
 
 fn placed(world: &World, view: &View, home: Option<common::NodeId>) -> Result<(), String> {
     let slot = view.slot;
-    let alive = |node: &common::NodeId| world.servers.iter().any(|server| server.node == *node && server.used);
+    let alive = |node: &common::NodeId| world.servers.iter().any(|server| server.node == *node && server.takes_part());
     let missing: Vec<_> = view.targets.iter().filter(|target| !view.isr.contains_key(target)).collect();
     if !missing.is_empty() {
         return Err(format!("slot {slot}: {missing:?} are not in sync ({view:?})"));
     }
-    let wanted = world.servers.iter().filter(|server| server.used).count().min(3);
+    let wanted = world.servers.iter().filter(|server| server.takes_part()).count().min(3);
     if view.isr.len() != wanted || view.targets.len() != wanted {
         return Err(format!("slot {slot}: {wanted} copies are wanted ({view:?})"));
     }

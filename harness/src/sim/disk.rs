@@ -64,6 +64,15 @@ impl Files {
         Ok(Found { me, images, anew })
     }
 
+    /// A copy of all files, as they read at this moment.
+    pub(super) fn copied(&self) -> Files {
+        let (from, to) = (self.disk.lock(), SharedDisk::default());
+        for name in from.names().unwrap_or_default() {
+            to.lock().put(&name, from.get(&name).unwrap_or_default());
+        }
+        Files { disk: to, switches: self.switches, ..Files::default() }
+    }
+
     /// The ECS has said which cluster this is.
     pub(super) fn bind(&mut self, cluster: ClusterId, slots: u16) -> Result<(), String> {
         self.dir.as_mut().map_or(Ok(()), |dir| dir.bind(cluster, slots).map_err(|error| error.to_string()))

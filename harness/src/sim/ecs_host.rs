@@ -1,27 +1,39 @@
-//! The ECS's process: the real core, its log on a simulated disk, control connections and probes.
+//! The ECS's process: the real core, the real store on a simulated disk, control connections and probes.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use common::control::{FromEcs, FromServer};
+use common::mem_disk::{MemDisk, SharedDisk};
 use common::view::ClusterRecord;
 use common::{NodeId, View};
 use ecs::core::{Action, Config, Conn, Ecs, Event as Happening, Probed};
+use ecs::store::Store;
 use ecs::{Cluster, Command};
 
+use super::ambush::{Moment, Step};
 use super::clock::Clock;
+use super::faults::FaultEvent;
 use super::queue::Event;
 use super::wire::{Party, Wire};
 use super::world::World;
+
+/// The log is folded into a snapshot so early that it happens in most runs.
+const LOG_LIMIT: u64 = 24 << 10;
 
 /// The machine that the ECS runs on.
 #[derive(Debug)]
 pub(super) struct EcsHost {
     pub(super) clock: Clock,
-    /// The log. What is behind `synced` may be lost with the power.
-    log: Vec<Command>,
-    synced: usize,
-    /// The state that the synced part amounts to.
+    disk: SharedDisk,
+    record: ClusterRecord,
+    /// What every command whose fsync has returned amounts to.
     durable: Cluster,
+    /// The disk as it was some time ago, and what was durable then.
+    kept: Option<(MemDisk, Cluster)>,
+    /// The command whose fsync was under way when the process died: it may have got there.
+    flight: Option<Command>,
+    /// The newest disk and state, while an older one is in use.
+    pub(super) newest: Option<(MemDisk, Cluster)>,
     pub(super) inc: u32,
     pub(super) process: Option<EcsProcess>,
     pub(super) paused: bool,
@@ -36,9 +48,11 @@ pub(super) struct EcsHost {
 #[derive(Debug)]
 pub(super) struct EcsProcess {
     core: Ecs,
+    store: Store,
     /// Actions that wait for the fsync before them.
     backlog: VecDeque<Action>,
-    syncing: bool,
+    /// The command whose fsync is under way.
+    syncing: Option<Command>,
     tick: Option<u64>,
     hot: u32,
 }
@@ -56,9 +70,12 @@ impl EcsHost {
     pub(super) fn new(record: ClusterRecord, rng: &mut fastrand::Rng) -> EcsHost {
         EcsHost {
             clock: Clock::random(rng, false),
-            log: Vec::new(),
-            synced: 0,
-            durable: Cluster::new(record),
+            disk: SharedDisk::default(),
+            durable: Cluster::new(record.clone()),
+            record,
+            kept: None,
+            flight: None,
+            newest: None,
             inc: 0,
             process: None,
             paused: false,
@@ -77,19 +94,32 @@ impl EcsHost {
 
     /// The views that are durable and may have been told: what invariants are about.
     pub(super) fn views(&self) -> &[View] {
-        self.durable.views()
+        self.durable().views()
     }
 
-    /// The log up to here is on disk.
-    fn sync(&mut self, upto: usize) {
-        for command in self.log.get(self.synced..upto).unwrap_or_default() {
-            self.durable.apply(command);
-        }
-        self.synced = self.synced.max(upto);
+    /// The state that is durable; while an old one is in use, the newest.
+    pub(super) fn durable(&self) -> &Cluster {
+        self.newest.as_ref().map_or(&self.durable, |(_, cluster)| cluster)
+    }
+
+    /// Whether `found` is the durable state with one more command.
+    fn may_be(&self, command: &Command, found: &Cluster) -> bool {
+        let mut with = self.durable.clone();
+        with.apply(command);
+        with == *found
     }
 
     pub(super) fn awake(&self) -> bool {
         self.process.is_some() && !self.paused
+    }
+}
+
+/// Whether the command makes or changes a view.
+fn touches_views(command: &Command) -> bool {
+    match command {
+        Command::All(commands) => commands.iter().any(touches_views),
+        Command::Views(_) | Command::Found { .. } | Command::Empty { .. } => true,
+        _ => false,
     }
 }
 
@@ -103,26 +133,72 @@ impl World {
         host.inc += 1;
         host.paused = false;
         host.deferred.clear();
-        // What was read back from the disk was also synced by recovery.
-        host.sync(host.log.len());
-        let cluster = host.durable.clone();
-        let mut core = Ecs::new(Config::default(), cluster, host.clock.local(now));
+        let record = host.record.clone();
+        let opened = match Store::on(Box::new(host.disk.clone()), LOG_LIMIT, || record) {
+            Ok(opened) => opened,
+            Err(why) => return self.fail(format!("the ECS does not start: {why}")),
+        };
+        if host.durable != opened.cluster && !host.flight.take().is_some_and(|c| host.may_be(&c, &opened.cluster)) {
+            let (found, known) = (opened.cluster.version(), host.durable.version());
+            return self.fail(format!("the ECS's store comes back with version {found}, durable was {known}"));
+        }
+        host.durable = opened.cluster.clone();
+        let mut core = Ecs::new(Config::default(), opened.cluster, host.clock.local(now));
         core.set_switches(self.options.switches);
-        host.process = Some(EcsProcess { core, backlog: VecDeque::new(), syncing: false, tick: None, hot: 0 });
+        let (store, backlog) = (opened.store, VecDeque::new());
+        host.process = Some(EcsProcess { core, store, backlog, syncing: None, tick: None, hot: 0 });
         self.stats.bump("ECS starts");
         self.decided();
         self.trace.line(now, || "ecs starts".to_string());
         self.ecs_wake();
     }
 
-    pub(super) fn stop_ecs(&mut self, power: bool) {
+    /// The ECS comes back with a directory that is older than the cluster; false if there is none, or the moment is bad.
+    pub(super) fn old_state(&mut self) -> bool {
+        let older = self.ecs.kept.as_ref().is_some_and(|(_, kept)| kept.epoch() < self.ecs.durable.epoch());
+        if !older || self.ecs.newest.is_some() || !self.all_is_well() {
+            return false;
+        }
+        self.stop_ecs(false);
         let host = &mut self.ecs;
-        if host.process.take().is_none() {
+        let Some((disk, cluster)) = host.kept.take() else { return false };
+        let newest = (std::mem::replace(&mut *host.disk.lock(), disk), std::mem::replace(&mut host.durable, cluster));
+        (host.newest, host.flight) = (Some(newest), None);
+        // Nothing else goes wrong meanwhile: what an ECS that has forgotten all about it would do is not to be known.
+        self.calm_until = self.now + 6_000_000;
+        self.queue.at(self.now + self.rng.u64(10_000..500_000), Event::EcsStart);
+        self.later(1_000_000..5_000_000, FaultEvent::NewestState);
+        true
+    }
+
+    /// The newest directory is put back.
+    pub(super) fn newest_state(&mut self) {
+        if self.ecs.newest.is_none() {
             return;
         }
+        self.stop_ecs(false);
+        let host = &mut self.ecs;
+        if let Some((disk, cluster)) = host.newest.take() {
+            *host.disk.lock() = disk;
+            (host.durable, host.flight) = (cluster, None);
+        }
+        let at = self.now + self.rng.u64(10_000..300_000);
+        self.queue.at(at, Event::EcsStart);
+    }
+
+    pub(super) fn stop_ecs(&mut self, power: bool) {
+        let host = &mut self.ecs;
+        let Some(mut process) = host.process.take() else { return };
+        host.flight = process.syncing.take();
+        if let Some(command) = &host.flight {
+            // It dies before the write, between the write and the fsync, or before it hears of the fsync.
+            host.disk.lock().operations_left = Some(self.rng.u64(0..3));
+            let _died = process.store.append(command);
+        }
+        drop(process);
+        host.disk.lock().operations_left = None;
         if power {
-            let keep = self.rng.usize(host.synced..=host.log.len());
-            host.log.truncate(keep);
+            host.disk.lock().lose_power(|unsynced| self.rng.usize(..=unsynced));
         }
         host.paused = false;
         host.deferred.clear();
@@ -145,16 +221,18 @@ impl World {
     /// Performs actions in order, up to the next fsync.
     fn ecs_perform(&mut self) {
         loop {
-            let Some(process) = self.ecs.process.as_mut().filter(|process| !process.syncing) else { return };
-            let Some(action) = process.backlog.pop_front() else { return };
+            let Some(process) = self.ecs.process.as_mut().filter(|process| process.syncing.is_none()) else { return };
+            let Some(action) = process.backlog.pop_front() else { return self.ecs_folds() };
             match action {
                 Action::Persist(command) => {
-                    process.syncing = true;
                     self.trace.line(self.now, || format!("ecs persists {command:?}"));
-                    self.ecs.log.push(command);
-                    let upto = self.ecs.log.len();
+                    process.syncing = Some(command);
                     let takes = if self.rng.u8(0..20) == 0 { 15_000 } else { self.rng.u64(100..1_500) };
-                    self.queue.at(self.now + takes, Event::EcsSynced { inc: self.ecs.inc, upto });
+                    self.queue.at(self.now + takes, Event::EcsSynced { inc: self.ecs.inc });
+                    if let Some((slot, node)) = self.ecs.views().first().map(|view| (view.slot, view.coordinator)) {
+                        let moment = Moment::EcsWrites;
+                        self.moment(Step { moment, slot, coordinator: node, the_one: node, before: None });
+                    }
                 }
                 Action::Send { conn, msg } => self.ecs_send(conn.0, msg),
                 Action::Probe { node, addr } => self.probe(node, &addr),
@@ -164,25 +242,50 @@ impl World {
         }
     }
 
-    pub(super) fn ecs_synced(&mut self, upto: usize) {
-        self.ecs.sync(upto);
-        if let Some(process) = self.ecs.process.as_mut() {
-            process.syncing = false;
+    pub(super) fn ecs_synced(&mut self) {
+        let Some(process) = self.ecs.process.as_mut() else { return };
+        let Some(command) = process.syncing.take() else { return };
+        if let Err(why) = process.store.append(&command) {
+            return self.fail(format!("the ECS cannot write: {why}"));
+        }
+        self.ecs.durable.apply(&command);
+        if self.ecs.newest.is_some() && touches_views(&command) {
+            return self.fail(format!("the ECS acts on a state older than the cluster: {command:?}"));
         }
         self.decided();
+        self.change_moments(&command);
+        if self.ecs.newest.is_none() && self.rng.u8(0..12) == 0 {
+            self.ecs.kept = Some((self.ecs.disk.lock().clone(), self.ecs.durable.clone()));
+        }
         self.ecs_perform();
+    }
+
+    /// Everything has been said: a log that has become long is folded into a snapshot. It may die of it.
+    fn ecs_folds(&mut self) {
+        let Some(process) = self.ecs.process.as_mut().filter(|process| process.store.is_long()) else { return };
+        let stop = (!self.healed && self.rng.u8(0..12) == 0).then(|| self.rng.u64(0..7));
+        self.ecs.disk.lock().operations_left = stop;
+        let state = process.core.cluster().clone();
+        let folded = process.store.fold(&state);
+        self.ecs.disk.lock().operations_left = None;
+        self.stats.bump("ECS snapshots");
+        if folded.is_err() {
+            self.stats.bump("ECS deaths in a snapshot");
+            let power = self.rng.bool();
+            self.ecs_crash(power);
+        }
     }
 
     /// Tells the checks and the counters of new views.
     fn decided(&mut self) {
         let mut changed = Vec::new();
-        for view in self.ecs.durable.views() {
+        for view in self.ecs.views() {
             if let Some(old) = self.checks.view(view.slot).filter(|old| old.epoch != view.epoch) {
                 self.stats.changed(old, view);
                 changed.push((old.clone(), view.clone()));
             }
         }
-        self.checks.decided(self.ecs.durable.views());
+        self.checks.decided(self.ecs.views());
         for (old, new) in changed {
             self.view_moments(&old, &new);
         }
@@ -282,8 +385,7 @@ impl World {
 
     /// Finds out at once what a probe will meet, and tells it after a round trip or the probe's patience.
     fn probe(&mut self, node: NodeId, addr: &str) {
-        let index = addr.trim_start_matches('s').split(':').next().and_then(|digits| digits.parse::<usize>().ok());
-        let Some(s) = index.filter(|s| *s < self.servers.len()) else {
+        let Some(s) = self.at(addr) else {
             return self.fail(format!("the ECS probes {addr}, which nobody registered"));
         };
         self.stats.bump("probes");

@@ -64,12 +64,28 @@ pub enum Kind {
     FsyncFails,
     /// A server dies between two actions of one step.
     Midway,
+    /// A server is told to leave.
+    Leave,
+    /// A server is sent away through another, whether it runs or not.
+    SendAway,
+    /// Slots are evened out.
+    Rebalance,
+    /// A change of membership is called off, or looked at.
+    Word,
+    /// A copy of a running server's directory is started on another machine.
+    CopyDirectory,
+    /// A server comes back with its directory as it was some time ago.
+    RollBack,
+    /// Two stopped servers come back at each other's addresses.
+    Swap,
+    /// The ECS comes back with an older copy of its directory; the newest is put back later.
+    OldState,
     /// A server comes back without the last entries it had fsynced.
     Amnesia,
 }
 
 impl Kind {
-    const ALL: [(Kind, u32); 28] = [
+    const ALL: [(Kind, u32); 36] = [
         (Kind::Kill, 12),
         (Kind::PowerCut, 8),
         (Kind::PowerCutTwo, 3),
@@ -97,6 +113,14 @@ impl Kind {
         (Kind::Damage, 4),
         (Kind::FsyncFails, 4),
         (Kind::Midway, 8),
+        (Kind::Leave, 4),
+        (Kind::SendAway, 4),
+        (Kind::Rebalance, 4),
+        (Kind::Word, 3),
+        (Kind::CopyDirectory, 4),
+        (Kind::RollBack, 3),
+        (Kind::Swap, 2),
+        (Kind::OldState, 3),
         (Kind::Amnesia, 4),
     ];
 
@@ -146,6 +170,14 @@ impl Kind {
             Kind::Damage => "fault: damaged directory",
             Kind::FsyncFails => "fault: failed fsync",
             Kind::Midway => "fault: death in mid-step",
+            Kind::Leave => "fault: told to leave",
+            Kind::SendAway => "fault: sent away",
+            Kind::Rebalance => "fault: rebalancing",
+            Kind::Word => "fault: a change called off",
+            Kind::CopyDirectory => "fault: copied directory",
+            Kind::RollBack => "fault: rolled-back directory",
+            Kind::Swap => "fault: swapped addresses",
+            Kind::OldState => "fault: old ECS directory",
             Kind::Amnesia => "fault: a disk that lied",
         }
     }
@@ -173,9 +205,16 @@ pub(super) enum FaultEvent {
     DiskWell(usize),
     /// Messages are no longer lost in numbers.
     LossEnds,
+    /// This kind waits for a moment at which all is well.
+    Lull(Kind),
+    /// The newest copy of the ECS's directory is put back.
+    NewestState,
     /// The faults end and everything is mended.
     Heal,
 }
+
+/// How long it is waited for a moment at which all is well, in microseconds.
+const LULL: u64 = 3_000_000;
 
 impl World {
     pub(super) fn fault(&mut self, event: FaultEvent) {
@@ -193,6 +232,12 @@ impl World {
             FaultEvent::Flap(a, b, left, cut) => self.flap(a, b, left, cut),
             FaultEvent::LagEnds(from, to) => self.net.lag(from, to, 0),
             FaultEvent::DiskWell(s) => self.disk(s, Mood::Well),
+            FaultEvent::Lull(kind) if self.now < self.calm_until => match self.in_a_lull(kind) {
+                true => self.happened(kind),
+                false => self.later(20_000..100_000, FaultEvent::Lull(kind)),
+            },
+            FaultEvent::Lull(_) => {}
+            FaultEvent::NewestState => self.newest_state(),
             FaultEvent::LossEnds => self.net.burst = 0,
         }
     }
@@ -216,10 +261,14 @@ impl World {
         if let Some(kind) = chosen
             && self.inject(kind)
         {
-            self.trace.line(self.now, || format!("-------- {}", kind.name()));
-            self.stats.bump(kind.name());
-            self.stats.faults += 1;
+            self.happened(kind);
         }
+    }
+
+    fn happened(&mut self, kind: Kind) {
+        self.trace.line(self.now, || format!("-------- {}", kind.name()));
+        self.stats.bump(kind.name());
+        self.stats.faults += 1;
     }
 
     /// A server that runs, preferably one that coordinates something.
@@ -237,7 +286,7 @@ impl World {
             Kind::EcsDown => return self.ecs_down(),
             Kind::Join => return self.join(),
             Kind::JoinTwo => return self.join() && self.join(),
-            Kind::Rot => return self.rot(),
+            Kind::Rot | Kind::Amnesia | Kind::OldState | Kind::CopyDirectory => return self.in_a_lull(kind),
             Kind::Loss => {
                 self.net.burst = self.rng.u32(100..500);
                 self.later(50_000..1_500_000, FaultEvent::LossEnds);
@@ -265,19 +314,44 @@ impl World {
             }
             Kind::Midway => self.servers[s].fuse = Some(self.rng.u32(1..40)),
             Kind::Restart => self.restart(s),
-            Kind::Amnesia => return self.forget(),
+            Kind::RollBack => return self.roll_back(s),
+            Kind::Swap => return self.swap_addresses(s),
+            Kind::Leave => return self.order_leave(s),
+            Kind::SendAway => return self.order_removal(s),
+            Kind::Rebalance => self.order(s, "rebalance"),
+            Kind::Word => self.order_word(s),
             _ => return self.cut(kind, s),
         }
         true
     }
 
-    fn later(&mut self, within: std::ops::Range<u64>, event: FaultEvent) {
+    /// What the product can only answer for while everything else is well; if it is not, no more faults come until it is.
+    fn in_a_lull(&mut self, kind: Kind) -> bool {
+        if kind == Kind::CopyDirectory && self.free_machine().is_none() {
+            return false;
+        }
+        let done = match kind {
+            Kind::Rot => self.rot(),
+            Kind::Amnesia => self.forget(),
+            Kind::OldState => self.old_state(),
+            _ => self.copy_directory(),
+        };
+        if done || self.now < self.calm_until {
+            return done;
+        }
+        let at_rest = self.now + LULL;
+        self.calm_until = self.calm_until.max(at_rest);
+        self.later(20_000..100_000, FaultEvent::Lull(kind));
+        false
+    }
+
+    pub(super) fn later(&mut self, within: std::ops::Range<u64>, event: FaultEvent) {
         let at = self.now + self.rng.u64(within);
         self.queue.at(at, Event::Fault(event));
     }
 
     /// How long something stays bad: mostly short, sometimes long enough for every timeout there is.
-    fn spell(&mut self) -> std::ops::Range<u64> {
+    pub(super) fn spell(&mut self) -> std::ops::Range<u64> {
         match self.rng.u8(0..10) {
             0..4 => 20_000..300_000,
             4..8 => 300_000..1_500_000,
@@ -300,6 +374,9 @@ impl World {
     }
 
     fn restart(&mut self, s: usize) {
+        if self.rng.bool() {
+            return self.step_down(s);
+        }
         self.to_ecs(s, common::control::FromServer::Goodbye);
         self.crash(s, false);
     }
@@ -392,12 +469,17 @@ impl World {
         let power = self.rng.bool();
         self.stop_server(s, power);
         self.servers[s].rot = true;
-        self.start_later(s, 800_000..4_000_000);
+        // Back before anybody has missed it, or long after.
+        let away = if self.rng.bool() { 5_000..60_000 } else { 800_000..4_000_000 };
+        self.start_later(s, away);
     }
 
     fn join(&mut self) -> bool {
-        let Some(s) = (0..self.servers.len()).find(|s| !self.servers[*s].used && !self.servers[*s].starting) else {
-            return false;
+        let free = |s: &usize| !self.servers[*s].used && !self.servers[*s].starting;
+        let Some(s) = (0..self.servers.len()).find(free) else {
+            let Some(s) = (0..self.servers.len()).find(|s| self.servers[*s].gone.is_some()) else { return false };
+            self.come_back(s);
+            return true;
         };
         self.start_later(s, 100..10_000);
         true
@@ -496,6 +578,7 @@ impl World {
     fn heal(&mut self) {
         self.trace.line(self.now, || "======== everything is mended".to_string());
         self.healed = true;
+        self.newest_state();
         self.net.heal();
         self.release_held();
         for s in 0..self.servers.len() {
@@ -504,7 +587,8 @@ impl World {
             if self.servers[s].paused {
                 self.resume(Party::Server(s));
             }
-            if self.servers[s].used && self.servers[s].process.is_none() {
+            let expected = self.servers[s].used && self.servers[s].gone.is_none();
+            if expected && self.servers[s].process.is_none() {
                 self.start_later(s, 1_000..200_000);
             }
             for peer in (0..self.servers.len()).filter(|peer| *peer != s) {

@@ -17,13 +17,17 @@ mod amnesia;
 mod client;
 mod clock;
 mod conns;
+mod control;
 mod converge;
+mod directories;
 mod disk;
 mod ecs_host;
 mod faults;
 mod net;
+mod operator;
 mod plan;
 mod port;
+mod questions;
 mod queue;
 mod rot;
 mod routed;
@@ -49,6 +53,8 @@ pub struct Options {
     pub switches: common::Switches,
     /// A rule whose absence this run's mix is made to show.
     pub aim: Option<common::Rule>,
+    /// From one server to all and back, whatever the seed says.
+    pub tour: bool,
 }
 
 /// How one seed went.

@@ -127,7 +127,7 @@ impl Net {
             Wire::Peer { .. } => Channel::Data,
             Wire::Pulse { .. } => Channel::Pulse,
             Wire::ToEcs { .. } | Wire::FromEcs { .. } => Channel::Control,
-            Wire::Heartbeat(_) | Wire::Bytes { .. } => Channel::Loose,
+            Wire::Heartbeat(_) | Wire::Bytes { .. } | Wire::Question { .. } | Wire::Answer { .. } => Channel::Loose,
         };
         if self.is_cut(from, to) {
             let hold = self.plan.hold && matches!(channel, Channel::Data | Channel::Pulse);

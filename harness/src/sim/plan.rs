@@ -60,6 +60,10 @@ pub struct Plan {
     pub faults: Vec<(Kind, u32)>,
     /// How long coordinators wait between comparing copies, in microseconds; 0: they never do, until a copy is damaged.
     pub audits: u64,
+    /// From one server to all and back, under load.
+    pub tour: bool,
+    /// Somebody asks about the cluster as a whole now and then.
+    pub curious: bool,
     /// Keys beside the others that are written once and never read before the end.
     pub cold: u32,
     /// What is waited for.
@@ -77,15 +81,15 @@ pub struct Plan {
 impl Plan {
     /// Draws a mix; with `aim`, one that is likely to show the absence of that rule.
     #[must_use]
-    pub fn draw(rng: &mut fastrand::Rng, aim: Option<Rule>) -> Plan {
-        let mut plan = Plan::any(rng);
+    pub fn draw(rng: &mut fastrand::Rng, aim: Option<Rule>, tour: bool) -> Plan {
+        let mut plan = Plan::any(rng, tour);
         if let Some(rule) = aim {
             aim::at(&mut plan, rule, rng);
         }
         plan
     }
 
-    fn any(rng: &mut fastrand::Rng) -> Plan {
+    fn any(rng: &mut fastrand::Rng, tour: bool) -> Plan {
         let servers = rng.usize(3..=5);
         let starters = rng.usize(1..=servers).max(if rng.u8(0..4) == 0 { 1 } else { 3 });
         let ordered = rng.bool();
@@ -99,14 +103,25 @@ impl Plan {
             faults.push((Kind::LongPause, 30));
         }
         let many_slots = rng.u8(0..40) == 0;
+        let tour = rng.u8(0..20) == 0 || tour;
+        let starters = if tour { 1 } else { starters };
         let ambushes = if rng.u8(0..3) == 0 { rng.usize(1..4) } else { 0 };
         Plan {
-            servers,
+            servers: if tour { 5 } else { servers },
             starters,
-            slots: 1 << if many_slots { rng.u16(4..=8) } else { rng.u16(1..=3) },
+            tour,
+            curious: rng.u8(0..4) == 0,
+            slots: 1
+                << if tour {
+                    rng.u16(3..=4)
+                } else if many_slots {
+                    rng.u16(4..=8)
+                } else {
+                    rng.u16(1..=3)
+                },
             lease_ms: [250, 250, 250, 250, 100, 1000][rng.usize(0..6)],
             vnodes: if rng.u8(0..4) == 0 { 2 } else { 1 },
-            clients: rng.usize(3..=5),
+            clients: if tour { 5 } else { rng.usize(3..=5) },
             keys: if many_slots { rng.u32(20..=40) } else { rng.u32(3..=10) },
             think: rng.u64(40_000..160_000),
             strays: rng.u32(20..60),

@@ -10,6 +10,7 @@ use common::text::{Dialect, Limits, Whole};
 use common::{Slot, Time};
 use kvserver::client_port::session::Session;
 use kvserver::client_port::{Bounds, Facts, Serves, Settings};
+use kvserver::questions::asked::Asked;
 use kvserver::relay::Once;
 use kvserver::relay::core::Order;
 use kvserver::replica::{Event as Happening, Read, Refusal, Reply, Scan, Token, Write};
@@ -128,11 +129,13 @@ impl Serves for Port<'_> {
         world.handle(self.server, slot, Happening::Write { write, token });
     }
 
-    /// Nobody here asks about the cluster as a whole.
-    fn question(&self, _whole: &Whole<'_>, _token: Token) {}
+    fn question(&self, whole: &Whole<'_>, token: Token) {
+        self.world.borrow_mut().inquire(self.server, Asked::of(whole), token);
+    }
 
-    /// Nobody here wishes anything.
-    fn wish(&self, _wish: Wish, _token: Token) {}
+    fn wish(&self, wish: Wish, token: Token) {
+        self.world.borrow_mut().wish(self.server, wish, token);
+    }
 
     fn serving(&self) -> bool {
         self.world.borrow().servers[self.server].process.as_ref().is_some_and(|process| process.welcomed)
@@ -160,8 +163,9 @@ impl Serves for Port<'_> {
 impl World {
     /// Bytes of a client have come; the first ones open the connection.
     pub(super) fn received(&mut self, s: usize, conn: u32, bytes: &[u8]) {
+        let trusted = self.is_trusted(conn);
         let Some(process) = self.servers[s].process.as_mut() else { return };
-        process.sessions.entry(conn).or_insert_with(|| Session::new(&settings(), false)).received(bytes);
+        process.sessions.entry(conn).or_insert_with(|| Session::new(&settings(), trusted)).received(bytes);
         self.serve(s, conn);
     }
 
@@ -181,7 +185,7 @@ impl World {
         }
     }
 
-    fn wait_for(&mut self, s: usize, token: Token) {
+    pub(super) fn wait_for(&mut self, s: usize, token: Token) {
         if let Some(process) = self.servers[s].process.as_mut() {
             process.waiting.insert(token);
         }
@@ -198,6 +202,9 @@ impl World {
     }
 
     pub(super) fn replied(&mut self, s: usize, token: Token, reply: Reply) {
+        if self.count_goes_on(s, token, &reply) {
+            return;
+        }
         let Some(process) = self.servers[s].process.as_mut() else { return };
         if let Some(session) = process.sessions.get_mut(&token.conn) {
             session.settle(token.index, reply);

@@ -35,11 +35,21 @@ pub(super) enum Event {
     /// The ECS's timer.
     EcsTick { inc: u32 },
     /// The ECS's fsync has returned.
-    EcsSynced { inc: u32, upto: usize },
+    EcsSynced { inc: u32 },
     /// The ECS notices that a server's control connection is gone.
     EcsClosed { inc: u32, conn: u64 },
     /// A probe by the ECS has come to an end.
     EcsProbed { inc: u32, probe: u32 },
+    /// A server that stops in order ends.
+    Stop { server: usize, inc: u32 },
+    /// The owner of a server that has gone wants it back.
+    Return { server: usize },
+    /// The operator of a tour looks how far it is; when it last said something.
+    Tour { said: u64 },
+    /// Somebody asks about the cluster as a whole.
+    Wonder,
+    /// A pause or a round of such a question is over.
+    Inquiry { id: u32, round: u32 },
     /// A server's coordinators compare all copies of their slots; `again`: and go on doing so.
     Audit { server: usize, inc: u32, again: bool },
     /// A client tells the ECS that a server does not answer, though it does.

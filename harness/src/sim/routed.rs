@@ -51,12 +51,11 @@ impl World {
 
     /// A server's address, as clients know it.
     pub(super) fn address(&self, s: usize) -> Address {
-        Address::from(format!("s{s}:1"))
+        Address::from(self.servers[s].info().client_addr)
     }
 
     fn server_at(&self, address: &Address) -> Option<usize> {
-        let digits = address.as_str().trim_start_matches('s').split(':').next()?;
-        digits.parse().ok().filter(|s| *s < self.servers.len())
+        self.at(address.as_str())
     }
 
     /// Begins an operation.

@@ -5,19 +5,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::control::{Ask, Change, FromEcs, FromServer, Heartbeat, Report};
+use common::control::{Ask, Change, FromServer, Report};
 use common::peer::{Identity, PeerMsg, Pulse};
 use common::view::NodeInfo;
-use common::{BootId, ClusterId, Epoch, Meta, NodeId, NodeState, Slot, StoreUuid, Time};
+use common::{BootId, ClusterId, NodeId, NodeState, Slot, StoreUuid, Time};
 use kvserver::client_port::session::Session;
+use kvserver::node::desk::Desk;
 use kvserver::node::topology::Topology;
-use kvserver::replica::{Action, Event as Happening, Replica, Setup, Token};
+use kvserver::replica::{Action, Event as Happening, Moved, Replica, Setup, Token, Traffic};
 use kvserver::storage::Record;
 use kvserver::storage::codec::put_record;
 
 use super::ambush::Moment;
 use super::clock::Clock;
 use super::disk::{Files, Found, Mood};
+use super::questions::Answering;
 use super::queue::Event;
 use super::wire::{Party, Wire};
 use super::world::World;
@@ -47,6 +49,29 @@ pub(super) struct Server {
     pub(super) fuse: Option<u32>,
     pub(super) paused: bool,
     pub(super) deferred: Vec<Event>,
+    /// It is no part of the cluster any more, and is not started again unless its owner wants it back.
+    pub(super) gone: Option<Gone>,
+    /// Its next start is told to take part again though it was sent away.
+    pub(super) rejoin: bool,
+    /// Where it listens: its own number, unless addresses were swapped.
+    pub(super) place: usize,
+    /// Its directory as it was at some time.
+    pub(super) kept: Option<Files>,
+    /// Its directory is to be what was kept before the next start.
+    pub(super) rolls_back: bool,
+    /// What it holds is an older copy, of its own or of another's directory, and the ECS has not let it in yet.
+    pub(super) dubious: bool,
+}
+
+/// How a server has gone for good.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Gone {
+    /// It was told that it has left.
+    Left,
+    /// It came back and was turned away.
+    Removed,
+    /// Its directory was a copy, or another runs with a copy of it.
+    Copied,
 }
 
 /// What runs on a machine.
@@ -72,8 +97,14 @@ pub(super) struct Process {
     pub(super) welcomed: bool,
     /// Requests that a replica will answer.
     pub(super) waiting: BTreeSet<Token>,
-    last_report: Report,
-    reported: u64,
+    pub(super) last_report: Report,
+    pub(super) reported: u64,
+    /// Who waits for the ECS's answer to a wish.
+    pub(super) desk: Desk<Token>,
+    /// What is being counted for questions about the whole cluster.
+    pub(super) answering: BTreeMap<u32, Answering>,
+    /// It has said that it will stop.
+    pub(super) stopping: bool,
     /// What waits to be asked of the ECS: asks of a moment travel together.
     asks: Vec<Ask>,
 }
@@ -104,10 +135,17 @@ impl Server {
             fuse: None,
             paused: false,
             deferred: Vec::new(),
+            gone: None,
+            rejoin: false,
+            place: index,
+            kept: None,
+            rolls_back: false,
+            dubious: false,
         }
     }
 
-    pub(super) fn info(&self, index: usize) -> NodeInfo {
+    pub(super) fn info(&self) -> NodeInfo {
+        let index = self.place;
         NodeInfo {
             node: self.node,
             store: self.store,
@@ -116,11 +154,17 @@ impl Server {
             peer_addr: format!("s{index}:2"),
             admin_addr: None,
             state: NodeState::Joining,
+            weight: common::view::WEIGHT,
         }
     }
 
     pub(super) fn identity(&self) -> Identity {
         Identity { cluster: self.cluster, node: self.node, store: self.store, boot: self.boot }
+    }
+
+    /// Whether it is part of the cluster as far as its owner knows.
+    pub(super) fn takes_part(&self) -> bool {
+        self.used && self.gone.is_none()
     }
 
     /// Whether a process runs and is not stopped.
@@ -134,11 +178,14 @@ impl World {
     pub(super) fn start_server(&mut self, s: usize) {
         let record = self.record.clone();
         self.servers[s].starting = false;
-        if self.servers[s].process.is_some() {
+        if self.servers[s].process.is_some() || self.servers[s].gone.is_some() {
             return;
         }
         if std::mem::take(&mut self.servers[s].wipe) && self.expendable(s) {
             self.fresh_directory(s);
+        }
+        if std::mem::take(&mut self.servers[s].rolls_back) && self.forgotten(s) {
+            self.put_back(s);
         }
         let rotten = std::mem::take(&mut self.servers[s].rot) && self.expendable(s);
         let Some(found) = self.open_files(s, rotten) else { return };
@@ -156,12 +203,15 @@ impl World {
             started: server.clock.local(self.now),
             standalone: false,
             confirm_reads: self.plan.confirm_reads,
+            // So few that some have to wait.
+            traffic: Traffic::with_walks(0, 2),
             longest_value: 1 << 20,
             switches: self.options.switches,
         };
         let identity = server.identity();
         self.trace.line(self.now, || format!("s{s} starts as node {} boot {}", identity.node, identity.boot));
-        self.checks.started(s, &identity, &images, self.ecs.views());
+        let views = if self.servers[s].dubious { &[] } else { self.ecs.views() };
+        self.checks.started(s, &identity, &images, views);
         let replicas = (0u16..).map(Slot).zip(images);
         let replicas: Vec<Replica> = replicas.map(|(slot, image)| Replica::new(slot, setup.clone(), image)).collect();
         let server = &mut self.servers[s];
@@ -182,6 +232,9 @@ impl World {
             waiting: BTreeSet::new(),
             last_report: Report::default(),
             reported: 0,
+            desk: Desk::default(),
+            answering: BTreeMap::new(),
+            stopping: false,
             asks: Vec::new(),
         });
         let inc = server.inc;
@@ -263,7 +316,7 @@ impl World {
         }
         server.files.close();
         server.paused = false;
-        server.fuse = None;
+        (server.fuse, server.rejoin) = (None, false);
         let unread = std::mem::take(&mut server.deferred);
         let inc = server.inc;
         // What a stopped process had not read dies with it, and with it the connection.
@@ -309,6 +362,8 @@ impl World {
                     self.ask(s, ask);
                 }
                 Action::Audited(what) => self.stats.audited(what),
+                Action::Moved(Moved::Walked(_)) => self.stats.bump("walks finished"),
+                Action::Moved(_) => {}
                 Action::Alarm(text) if self.checks.is_forgetful(s) && text.contains("the disk has lost entries") => {
                     self.stats.bump("lost entries noticed");
                 }
@@ -367,7 +422,7 @@ impl World {
         }
         self.checks.said(s, &self.servers[s].identity(), &msg);
         self.stats.saw(&msg);
-        if let Some(peer) = self.servers.iter().position(|server| server.node == to) {
+        if let Some(peer) = self.peer(s, to) {
             self.send(Party::Server(s), Party::Server(peer), Wire::Peer { from, to, msg });
         }
     }
@@ -486,6 +541,9 @@ impl World {
         let done = server.files.checkpoint(images, (server.node, server.store), stop);
         self.trace.line(now, || format!("s{s} writes a checkpoint{}", if done { "" } else { " and dies of it" }));
         if done {
+            if self.rng.u8(0..6) == 0 {
+                self.servers[s].kept = Some(self.servers[s].files.copied());
+            }
             self.stats.bump("checkpoints");
             let next = now + self.rng.u64(self.plan.checkpoints.clone());
             self.queue.at(next, Event::Checkpoint { server: s, inc });
@@ -524,7 +582,7 @@ impl World {
 
     fn send_pulse(&mut self, s: usize, to: NodeId, pulse: Pulse) {
         let from = self.servers[s].node;
-        if let Some(peer) = self.servers.iter().position(|server| server.node == to) {
+        if let Some(peer) = self.peer(s, to) {
             self.send(Party::Server(s), Party::Server(peer), Wire::Pulse { from, to, pulse });
         }
     }
@@ -559,122 +617,6 @@ impl World {
 
     pub(super) fn replica_mut(&mut self, s: usize, slot: Slot) -> Option<&mut Replica> {
         self.servers[s].process.as_mut()?.replicas.get_mut(usize::from(slot.0))
-    }
-
-    // ---- the ECS link ----
-
-    pub(super) fn heartbeat(&mut self, s: usize) {
-        let (now, server) = (self.now, &self.servers[s]);
-        let Some(process) = server.process.as_ref() else { return };
-        let highest = process.replicas.iter().filter_map(|replica| replica.view().map(|view| view.epoch)).max();
-        let heartbeat = Heartbeat {
-            node: server.node,
-            store: server.store,
-            boot: server.boot,
-            meta: process.topology.version,
-            highest_epoch: highest.unwrap_or(Epoch(0)),
-            disk_stalled: process.sync.is_some_and(|sync| now - sync.since > 2_000_000),
-        };
-        let inc = server.inc;
-        if server.cluster.is_some() {
-            self.send(Party::Server(s), Party::Ecs, Wire::Heartbeat(heartbeat));
-        }
-        self.report(s);
-        self.queue.at(now + 100_000, Event::Heartbeat { server: s, inc });
-    }
-
-    /// Tells the ECS how the slots stand, on change and once a second.
-    fn report(&mut self, s: usize) {
-        let Some(process) = self.servers[s].process.as_mut() else { return };
-        let report = Report {
-            slots: process.replicas.iter().filter_map(Replica::report).collect(),
-            strays: process.replicas.iter().filter_map(|r| r.stray().map(|epoch| (r.slot(), epoch))).collect(),
-        };
-        if process.welcomed && (report != process.last_report || self.now > process.reported + 1_000_000) {
-            process.last_report = report.clone();
-            process.reported = self.now;
-            self.to_ecs(s, FromServer::Report(report));
-        }
-    }
-
-    pub(super) fn to_ecs(&mut self, s: usize, msg: FromServer) {
-        let Some(conn) = self.servers[s].process.as_ref().and_then(|process| process.conn) else { return };
-        self.send(Party::Server(s), Party::Ecs, Wire::ToEcs { conn, msg });
-    }
-
-    /// Makes a control connection if there is none, or if `conn` is the present one and is broken or unanswered.
-    pub(super) fn control(&mut self, s: usize, conn: u64) {
-        let broken = self.conn_broken(conn);
-        let info = self.servers[s].info(s);
-        let (inc, cluster) = (self.servers[s].inc, self.servers[s].cluster);
-        let Some(process) = self.servers[s].process.as_mut() else { return };
-        if process.conn.is_some_and(|present| present != conn || (process.welcomed && !broken)) {
-            return;
-        }
-        if let Some(old) = process.conn.take() {
-            self.break_conn(old, Some(1_000));
-        }
-        let conn = self.new_conn(s);
-        let Some(process) = self.servers[s].process.as_mut() else { return };
-        let seen = process.replicas.iter().filter_map(|replica| replica.view().map(|view| view.epoch)).max();
-        let seen = seen.unwrap_or_default();
-        (process.conn, process.welcomed) = (Some(conn), false);
-        self.send(
-            Party::Server(s),
-            Party::Ecs,
-            Wire::ToEcs { conn, msg: FromServer::Register { info, cluster, rejoin: false, seen } },
-        );
-        let again = self.now + self.rng.u64(300_000..900_000);
-        self.queue.at(again, Event::Control { server: s, inc, conn });
-    }
-
-    pub(super) fn from_ecs(&mut self, s: usize, conn: u64, msg: FromEcs) {
-        let Some(process) = self.servers[s].process.as_mut() else { return };
-        if process.conn != Some(conn) {
-            return;
-        }
-        self.trace.line(self.now, || format!("s{s} <- ecs {}", super::world::brief(&msg)));
-        match msg {
-            FromEcs::Welcome { cluster, meta } => {
-                process.welcomed = true;
-                self.servers[s].cluster = Some(cluster.cluster);
-                if let Err(why) = self.servers[s].files.bind(cluster.cluster, cluster.slots) {
-                    return self.fail(format!("s{s}: {why}"));
-                }
-                self.adopt(s, meta);
-            }
-            FromEcs::Update(meta) => self.adopt(s, meta),
-            FromEcs::HandOver { slots } => {
-                for (slot, epoch, to) in slots {
-                    self.handle(s, slot, Happening::HandOver { epoch, to });
-                }
-            }
-            FromEcs::Drop { slots } => {
-                for (slot, epoch) in slots {
-                    self.stats.bump("drop orders");
-                    self.handle(s, slot, Happening::Drop { epoch });
-                }
-            }
-            FromEcs::Refused { reason, fatal } => {
-                self.stats.bump("registrations refused");
-                if fatal {
-                    self.fail(format!("s{s} is refused for good: {reason}"));
-                }
-            }
-            FromEcs::Left { reason } => self.fail(format!("s{s} has left, and nobody asked for it: {reason}")),
-            FromEcs::Relieved | FromEcs::Notice { .. } | FromEcs::Granted { .. } => {}
-            FromEcs::Fenced { reason } => {
-                self.fail(format!("s{s} is fenced though it is its node's only process: {reason}"));
-            }
-        }
-    }
-
-    /// Takes metadata over and tells the replicas.
-    fn adopt(&mut self, s: usize, meta: Meta) {
-        let Some(process) = self.servers[s].process.as_mut() else { return };
-        for view in process.topology.merge(meta) {
-            self.handle(s, view.slot, Happening::View(view));
-        }
     }
 
     /// The server's clock.

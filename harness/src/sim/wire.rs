@@ -3,9 +3,10 @@
 use std::fmt;
 
 use bytes::Bytes;
-use common::NodeId;
 use common::control::{FromEcs, FromServer, Heartbeat};
 use common::peer::{PeerMsg, Pulse};
+use common::question::Extents;
+use common::{NodeId, Slot};
 
 /// An end of a message's way.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -41,6 +42,10 @@ pub(super) enum Wire {
     ToEcs { conn: u64, msg: FromServer },
     /// On control connection `conn`.
     FromEcs { conn: u64, msg: FromEcs },
+    /// One server asks another what it holds of these slots; whoever asks leaves its question open under this number.
+    Question { inquiry: u32, ask: u32, node: NodeId, slots: Vec<Slot> },
+    /// The answer.
+    Answer { inquiry: u32, ask: u32, extents: Extents },
     /// Between a client and a server, on connection `conn`.
     Bytes { conn: u32, bytes: Bytes },
 }

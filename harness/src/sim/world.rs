@@ -13,7 +13,9 @@ use super::disk::Mood;
 use super::ecs_host::EcsHost;
 use super::faults::FaultEvent;
 use super::net::{Fate, Net};
+use super::operator::{self, Tour};
 use super::plan::Plan;
+use super::questions::Inquiry;
 use super::queue::{Event, Queue};
 use super::server::Server;
 use super::stats::Stats;
@@ -41,6 +43,12 @@ pub(super) struct World {
     pub(super) conns: std::collections::BTreeMap<u32, Connection>,
     pub(super) next_conn: u32,
     next_node: u64,
+    /// How far a tour is, if this run is one.
+    pub(super) tour: Option<Tour>,
+    /// Two machines have had one identity.
+    pub(super) twins: bool,
+    pub(super) inquiries: std::collections::BTreeMap<u32, Inquiry>,
+    pub(super) next_inquiry: u32,
     pub(super) history: History,
     pub(super) checks: Checks,
     pub(super) stats: Stats,
@@ -69,7 +77,7 @@ const FORMING: std::ops::Range<u64> = 200_000..2_500_000;
 impl World {
     pub(super) fn new(seed: u64, options: Options) -> World {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let plan = Plan::draw(&mut rng, options.aim);
+        let plan = Plan::draw(&mut rng, options.aim, options.tour);
         let record = ClusterRecord {
             cluster: ClusterId(0xc1),
             slots: plan.slots,
@@ -93,6 +101,10 @@ impl World {
             conns: std::collections::BTreeMap::new(),
             next_conn: 0,
             next_node: 100,
+            tour: plan.tour.then_some(Tour::Growing),
+            twins: false,
+            inquiries: std::collections::BTreeMap::new(),
+            next_inquiry: 0,
             history: History::default(),
             checks: Checks::new(plan.slots),
             stats: Stats::default(),
@@ -121,10 +133,21 @@ impl World {
         if self.violation.is_none() {
             self.queue.at(self.now + 1, Event::Fault(FaultEvent::Heal));
             self.run_while(|w| !w.healed);
+            self.finish_tour();
             converge::run(self);
         }
         if self.violation.is_none() {
             self.check_history();
+        }
+    }
+
+    /// What is left of a tour once everything is mended, under load.
+    fn finish_tour(&mut self) {
+        let until = self.now + operator::REST;
+        self.run_while(|w| w.now < until && w.tour.is_some_and(|tour| tour != Tour::Done));
+        if self.tour.is_some_and(|tour| tour != Tour::Done) {
+            let state = super::converge::whole(self);
+            self.fail(format!("stuck: the tour does not go on: {:?}, {state:?}", self.tour));
         }
     }
 
@@ -145,11 +168,17 @@ impl World {
             let at = self.rng.u64(100_000..500_000);
             self.queue.at(at, Event::Client { client, serial: 0 });
         }
+        if self.plan.tour {
+            self.queue.at(500_000, Event::Tour { said: 0 });
+        }
+        if self.plan.curious {
+            self.queue.at(1_000_000, Event::Wonder);
+        }
         let first = self.rng.u64(FORMING);
         self.queue.at(first, Event::Fault(FaultEvent::Next));
     }
 
-    fn exercised(&self) -> bool {
+    pub(super) fn exercised(&self) -> bool {
         self.stats.faults >= LEAST_FAULTS && self.stats.operations >= LEAST_OPERATIONS
     }
 
@@ -186,13 +215,17 @@ impl World {
             Event::ConnEnds { conn, how } => self.conn_ends(conn, how),
             Event::Fault(fault) => self.fault(fault),
             Event::Accuse { server } if self.ecs.awake() => {
-                let addr = self.servers[server].info(server).client_addr;
+                let addr = self.servers[server].info().client_addr;
                 self.ecs_handle(ecs::Event::Accuse { addr, why: "timeout".to_string() });
             }
             Event::Accuse { .. } => {}
             Event::Moment { moment, slot, coordinator, the_one } => {
                 self.moment(Step { moment, slot, coordinator, the_one, before: None });
             }
+            Event::Return { server } => self.come_back(server),
+            Event::Tour { said } => self.tour(said),
+            Event::Wonder => self.wonder(),
+            Event::Inquiry { id, round } => self.inquiry_tick(id, round),
             Event::LinkUp { server, .. } if self.servers[server].process.is_none() => {}
             Event::LinkUp { server, .. } if self.servers[server].paused => self.servers[server].deferred.push(event),
             Event::LinkUp { server, peer } => self.link_up(server, peer),
@@ -204,6 +237,7 @@ impl World {
             | Event::Asks { server, inc }
             | Event::Reply { server, inc, .. }
             | Event::Audit { server, inc, .. }
+            | Event::Stop { server, inc }
             | Event::Synced { server, inc, .. } => {
                 if self.servers[server].inc != inc || self.servers[server].process.is_none() {
                 } else if self.servers[server].paused {
@@ -213,7 +247,7 @@ impl World {
                 }
             }
             Event::EcsTick { inc }
-            | Event::EcsSynced { inc, .. }
+            | Event::EcsSynced { inc }
             | Event::EcsClosed { inc, .. }
             | Event::EcsProbed { inc, .. } => {
                 if self.ecs.inc != inc || self.ecs.process.is_none() {
@@ -237,6 +271,7 @@ impl World {
             Event::Asks { server, .. } => self.send_asks(server),
             Event::Reply { server, token, reply, .. } => self.replied(server, token, reply),
             Event::Audit { server, again, .. } => self.audit(server, again),
+            Event::Stop { server, .. } => self.stop_in_order(server),
             _ => {}
         }
     }
@@ -244,7 +279,7 @@ impl World {
     fn ecs_event(&mut self, event: &Event) {
         match *event {
             Event::EcsTick { .. } => self.ecs_tick(),
-            Event::EcsSynced { upto, .. } => self.ecs_synced(upto),
+            Event::EcsSynced { .. } => self.ecs_synced(),
             Event::EcsClosed { conn, .. } => self.ecs_closed(conn),
             Event::EcsProbed { probe, .. } => self.ecs_probed(probe),
             _ => {}
@@ -307,13 +342,26 @@ impl World {
             _ => {}
         }
         match (to, wire) {
-            (Party::Server(s), Wire::Peer { from, to, msg }) if self.servers[s].node == to => {
+            (Party::Server(s), Wire::Peer { from: node, to, msg }) if self.servers[s].node == to => {
+                if self.twins && !self.hears(s, from, node) {
+                    return;
+                }
+                let from = node;
                 self.trace.slot(self.now, msg.slot(), || format!("s{s} <- node {from} {msg:?}"));
                 self.handle(s, msg.slot(), Happening::Peer { from, msg });
             }
-            (Party::Server(s), Wire::Pulse { from, to, pulse }) if self.servers[s].node == to => {
+            (Party::Server(s), Wire::Pulse { from: node, to, pulse }) if self.servers[s].node == to => {
+                if self.twins && !self.hears(s, from, node) {
+                    return;
+                }
+                let from = node;
                 self.pulse_arrives(s, from, pulse);
             }
+            (Party::Server(s), Wire::Question { inquiry, ask, node, slots }) if self.servers[s].node == node => {
+                let Party::Server(asker) = from else { return };
+                self.count(s, asker, inquiry, ask, &slots);
+            }
+            (Party::Server(_), Wire::Answer { inquiry, ask, extents }) => self.said(inquiry, ask, extents),
             (Party::Server(s), Wire::FromEcs { conn, msg }) => self.from_ecs(s, conn, msg),
             (Party::Server(s), Wire::Bytes { conn, bytes }) => self.bytes_up(s, conn, &bytes),
             (Party::Ecs, Wire::Heartbeat(heartbeat)) => self.ecs_handle(ecs::Event::Heartbeat(heartbeat)),
@@ -373,8 +421,9 @@ impl World {
 
     /// Every copy that runs, for the checks that look at all of them.
     pub(super) fn copies(&self, slot: Slot) -> Vec<Copy<'_>> {
-        let running =
-            self.servers.iter().enumerate().filter_map(|(s, server)| Some((s, server, server.process.as_ref()?)));
+        let counts = |server: &Server| !self.twins || self.is_the_one(server);
+        let running = self.servers.iter().enumerate().filter(|(_, server)| counts(server));
+        let running = running.filter_map(|(s, server)| Some((s, server, server.process.as_ref()?)));
         running
             .map(|(index, server, process)| Copy {
                 server: index,
@@ -414,7 +463,7 @@ impl World {
         server.store = StoreUuid(0x1000 + u128::from(self.next_node));
         server.boot = common::BootId(0);
         server.cluster = None;
-        server.fuse = None;
+        (server.fuse, server.kept, server.dubious) = (None, None, false);
         self.checks.wiped(s);
     }
 

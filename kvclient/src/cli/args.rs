@@ -113,6 +113,9 @@ pub enum Change {
     Remove {
         /// Its HOST:PORT, or its id.
         node: String,
+        /// It is down and will never come back: give up what only it has.
+        #[arg(long)]
+        accept_data_loss: bool,
         /// How.
         #[command(flatten)]
         how: How,
@@ -168,7 +171,8 @@ impl Change {
                 [one] => (Wanted::Leave(one.clone()), how),
                 _ => return Err("which server is to leave? Say --server HOST:PORT".to_owned()),
             },
-            Change::Remove { node, how } => (Wanted::Remove(node), how),
+            Change::Remove { node, accept_data_loss: true, how } => (Wanted::GiveUp(node), how),
+            Change::Remove { node, accept_data_loss: false, how } => (Wanted::Remove(node), how),
             Change::Change => (Wanted::Change, quick),
             Change::Cancel | Change::Rebalance { cancel: true, .. } => (Wanted::Cancel, quick),
             Change::Plan { without: Some(node) } => (Wanted::PlanWithout(node), quick),

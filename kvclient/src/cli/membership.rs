@@ -35,6 +35,8 @@ pub enum Wanted {
     Leave(Address),
     /// This server (`host:port` or id) is to go, whether or not it answers.
     Remove(String),
+    /// This server is down, and is given up with what only it has.
+    GiveUp(String),
     /// How far is the change in progress?
     Change,
     /// The change in progress is to be undone.
@@ -72,6 +74,7 @@ impl Membership {
         let words = match &self.wanted {
             Wanted::Leave(_) => format!("leave{force}"),
             Wanted::Remove(node) => format!("remove {node}{force}"),
+            Wanted::GiveUp(node) => format!("remove {node} accept-data-loss"),
             Wanted::Change => "change".to_owned(),
             Wanted::Cancel => "cancel".to_owned(),
             Wanted::Plan => "plan".to_owned(),
@@ -96,7 +99,7 @@ pub async fn run(client: &Client, wish: &Membership, out: Out) -> Result<(), Pro
     let answer = ask_until_free(client, wish, out).await?;
     if others.is_empty() {
         let parsed = parsed(&answer);
-        let text = describe(&parsed).or_else(|| explain(&parsed)).unwrap_or(answer);
+        let text = describe(&parsed).or_else(|| explain(&parsed)).or_else(|| idle(&answer)).unwrap_or(answer);
         return out.say(&text, &json!({ "ok": true, "answer": parsed }));
     }
     if !out.json {
@@ -210,10 +213,17 @@ async fn change(client: &Client, servers: &[Address]) -> Option<String> {
     None
 }
 
+/// That nothing is in progress, and how the last change ended.
+fn idle(answer: &str) -> Option<String> {
+    let last = answer.strip_prefix("none")?;
+    Some(format!("idle: no change is in progress{last}"))
+}
+
 /// A change in progress in a line.
 pub(super) fn describe(change: &Value) -> Option<String> {
     let number = |name: &str| change[name].as_u64();
     let (slots, done) = (number("slots")?, number("done")?);
+    let watched = number("done_since").unwrap_or(done);
     let seconds = |ms: u64| format!("{:.1} s", ms as f64 / 1000.0);
     let mut line = change["kind"].as_str()?.to_owned();
     if let Some(address) = change["address"].as_str() {
@@ -224,7 +234,7 @@ pub(super) fn describe(change: &Value) -> Option<String> {
         line += &format!(", {:.1} MB to copy", bytes as f64 / 1e6);
     }
     if let Some(since) = number("since_ms").filter(|since| *since > 0) {
-        line += &format!(", {:.0} slots a second for {}", done as f64 * 1000.0 / since as f64, seconds(since));
+        line += &format!(", {:.0} slots a second for {}", watched as f64 * 1000.0 / since as f64, seconds(since));
     }
     if let Some(eta) = number("eta_ms") {
         line += &format!(", {} to go", seconds(eta));
@@ -255,7 +265,9 @@ fn explain(plan: &Value) -> Option<String> {
         }
         for row in plan["servers"].as_array()? {
             let (before, then) = (number(row, "slots"), number(row, "then"));
-            lines.push(format!("  {} is home of {before} slots, then of {then}", text(row, "server")));
+            let weight = row["weight"].as_u64().filter(|weight| *weight != u64::from(common::view::WEIGHT));
+            let weight = weight.map_or_else(String::new, |weight| format!(" (weight {weight})"));
+            lines.push(format!("  {}{weight} is home of {before} slots, then of {then}", text(row, "server")));
         }
     } else {
         let without = plan["without"].as_str()?;
@@ -295,9 +307,9 @@ mod tests {
 
     #[test]
     fn a_plan_is_told_in_lines() {
-        let plan = json!({ "slots": 2, "bytes": 3_000_000, "why": "w", "servers": [{ "server": "a:1", "slots": 4, "then": 2 }],
+        let plan = json!({ "slots": 2, "bytes": 3_000_000, "why": "w", "servers": [{ "server": "a:1", "slots": 4, "then": 2, "weight": 50 }],
             "moves": [{ "from": "a:1", "to": "b:1", "slots": 2, "records": 9, "bytes": 3_000_000 }] });
-        let expected = "2 slots move, 3.0 MB:\n  a:1 -> b:1: 2 slots, 9 records, 3.0 MB\n  a:1 is home of 4 slots, then of 2\nwhy: w";
+        let expected = "2 slots move, 3.0 MB:\n  a:1 -> b:1: 2 slots, 9 records, 3.0 MB\n  a:1 (weight 50) is home of 4 slots, then of 2\nwhy: w";
         assert_eq!(explain(&plan).as_deref(), Some(expected));
         let without = json!({ "without": "a:1", "fails_over": 1, "bytes_to_copy": 0, "why": "w",
             "left": [{ "copies": 2, "slots": 3, "records": 7 }] });

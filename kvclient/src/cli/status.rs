@@ -37,8 +37,9 @@ pub(super) async fn print(client: &Client, out: Out) -> Result<(), Problem> {
         .collect();
     let change: Option<Value> = client.ask("change").await.ok().and_then(|text| serde_json::from_str(&text).ok());
     let mut text = draw(&servers, &said);
-    if let Some(line) = change.as_ref().and_then(membership::describe) {
-        text += &format!("\nin progress: {line}");
+    match change.as_ref().and_then(membership::describe) {
+        Some(line) => text += &format!("\nin progress: {line}"),
+        None => text += "\nidle: no change is in progress",
     }
     // What only the servers together know, and a read and a write in every slot.
     let (lines, cluster) = match client.cluster_status().await {

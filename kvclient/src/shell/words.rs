@@ -58,7 +58,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     entry("explain", "<key>", "where a key lies, who holds it in which version, who would answer for it, and why"),
     entry("timeline", "[--last N]", "what happened: accusations, probes, verdicts, decisions"),
     entry("leave", "<host:port> [force]", "make this server hand its copies over and leave the cluster"),
-    entry("remove", "<host:port or id> [force]", "make a server leave, whether or not it answers"),
+    entry("remove", "<host:port or id> [force | accept-data-loss]", "make a server leave, whether or not it answers"),
     entry("change", "", "how far the change in progress is: a join, a leave, a rebalancing"),
     entry("plan", "[without <host:port or id>]", "what evening out would move, or what a server's death would mean"),
     entry("rebalance", "", "even out the load"),
@@ -193,6 +193,9 @@ fn goes(name: &str, rest: &[u8]) -> Result<Word, String> {
     let (node, force) = match words.as_slice() {
         [node] => (node, false),
         [node, force] if force.eq_ignore_ascii_case("force") => (node, true),
+        [node, loss] if name == "remove" && loss.eq_ignore_ascii_case("accept-data-loss") => {
+            return Ok(membership(Wanted::GiveUp(node.clone()), false));
+        }
         _ => return Err("a server is needed".to_owned()),
     };
     let wanted = if name == "leave" { Wanted::Leave(args::address(node)?) } else { Wanted::Remove(node.clone()) };

@@ -47,6 +47,8 @@ pub(super) const TUM_GREETING: &str = "Connection to Annulus established";
 pub(super) const CHECKPOINT_SECONDS: u64 = crate::storage::store::DUE_AFTER.as_secs();
 /// Every copy is hashed once in five minutes: a million records cost a few hundredths of a second of each server then.
 pub(super) const AUDIT_SECONDS: u64 = 300;
+/// A million small records from three servers in some forty seconds; more is felt by clients: see `just moving`.
+pub(super) const MOVE_RATE: u64 = 1_000_000;
 /// Minutes, so that a large share can be handed over; whoever waits sees the progress.
 pub(super) const LEAVE_SECONDS: u64 = 600;
 /// The journal is trimmed by its size all the same.

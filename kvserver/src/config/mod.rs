@@ -56,6 +56,10 @@ pub struct Config {
     pub checkpoint_every: Duration,
     /// How long a round of comparing all copies takes, if they are compared.
     pub audit_every: Option<Duration>,
+    /// Bytes a second that go into copies being made while clients are served; 0: as many as can.
+    pub move_rate: u64,
+    /// How large its share is to be, against the others'.
+    pub weight: u16,
     /// Leave the cluster on SIGTERM, and how long that may take.
     pub leave: Option<Duration>,
     /// Take part again even if removed.
@@ -137,6 +141,8 @@ fn validate(raw: Raw) -> Result<Config, String> {
         confirm_reads: raw.reads == "confirm",
         checkpoint_every: Duration::from_secs(raw.checkpoint_seconds),
         audit_every: (raw.audit_seconds > 0).then(|| Duration::from_secs(raw.audit_seconds)),
+        move_rate: raw.move_rate,
+        weight: raw.weight,
         leave: raw.leave.then(|| Duration::from_secs(raw.leave_seconds)),
         rejoin: raw.rejoin,
         admin_token: raw.admin_token,

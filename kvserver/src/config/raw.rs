@@ -116,6 +116,15 @@ pub(super) struct Raw {
     /// How long a round of comparing the copies of all slots takes, and of reading the files back; 0: never
     #[arg(long, env = "ANNULUS_AUDIT_SECONDS", default_value_t = d::AUDIT_SECONDS, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=d::HIGHEST_CHECKPOINT_SECONDS))]
     pub(super) audit_seconds: u64,
+
+    /// Bytes a second that this server sends into copies being made, while it serves clients; 0: as many as it can
+    #[arg(long, env = "ANNULUS_MOVE_RATE", default_value_t = d::MOVE_RATE, value_name = "BYTES")]
+    pub(super) move_rate: u64,
+
+    /// How large this server's share is to be, against the others'
+    #[arg(long, env = "ANNULUS_WEIGHT", default_value_t = common::view::WEIGHT, value_name = "WEIGHT", value_parser = clap::value_parser!(u16).range(1..=common::view::HIGHEST_WEIGHT as i64))]
+    pub(super) weight: u16,
+
     /// On SIGTERM leave the cluster in order: hand all copies over, then stop
     #[arg(long, env = "ANNULUS_LEAVE")]
     pub(super) leave: bool,

@@ -45,6 +45,7 @@ impl Node {
             started: self.started,
             confirm_reads: self.options.confirm_reads,
             standalone: self.standalone(),
+            traffic: self.traffic.clone(),
             longest_value: self.options.longest_value,
             switches: Switches::default(),
         };

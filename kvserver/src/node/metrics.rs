@@ -45,6 +45,13 @@ counters! {
     alarms => "annulus_alarms_total",
 }
 
+impl Metrics {
+    /// All requests of clients for a key.
+    pub(super) fn requests(&self) -> u64 {
+        self.gets.load(Relaxed) + self.puts.load(Relaxed)
+    }
+}
+
 /// Counts one.
 pub(crate) fn bump(counter: &AtomicU64) {
     counter.fetch_add(1, Relaxed);

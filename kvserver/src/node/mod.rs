@@ -6,9 +6,11 @@
 
 mod asks;
 mod audits;
+pub mod desk;
 mod fatal;
 mod membership;
 pub(crate) mod metrics;
+mod moves;
 mod options;
 mod slots;
 mod start;
@@ -27,6 +29,7 @@ use common::position::Position;
 use common::{ClusterRecord, NodeId, Slot, Time, Timing, clock};
 use fatal::Failure;
 use metrics::{Metrics, bump};
+use moves::Moves;
 pub use options::{Fatal, NodeOptions};
 use slots::Slots;
 pub(crate) use start::STANDALONE;
@@ -39,7 +42,7 @@ use wishes::Wishes;
 use crate::links::Links;
 use crate::questions::Questions;
 use crate::relay::Relay;
-use crate::replica::{Event, Read, Refusal, Reply, Scan, Token, Write};
+use crate::replica::{Event, Read, Refusal, Reply, Scan, Token, Traffic, Write};
 use crate::replies::Replies;
 
 /// Said while the ECS has not answered yet.
@@ -65,6 +68,8 @@ pub struct Node {
     questions: Questions,
     relay: Relay,
     audits: Audits,
+    moves: Moves,
+    traffic: Traffic,
     serving: OnceLock<Serving>,
     /// Set together with `serving`, for those who wait for it.
     begun: tokio::sync::watch::Sender<bool>,

@@ -27,6 +27,10 @@ pub struct NodeOptions {
     pub checkpoint_every: Duration,
     /// How long a round of comparing all copies takes; None: they are not compared.
     pub audit_every: Option<Duration>,
+    /// Bytes a second that go into catch-ups while clients are served; 0: as many as can.
+    pub move_rate: u64,
+    /// How large its share is to be, against the others'.
+    pub weight: u16,
     /// Open a directory whose journal or checkpoint is damaged even if no other copy is known.
     pub salvage: bool,
     /// Take part again even if this server was removed from its cluster.
@@ -48,6 +52,8 @@ impl NodeOptions {
             longest_value: common::text::Limits::VALUE,
             checkpoint_every: crate::storage::store::DUE_AFTER,
             audit_every: None,
+            move_rate: 0,
+            weight: common::view::WEIGHT,
             salvage: false,
             rejoin: false,
         }

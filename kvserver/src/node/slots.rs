@@ -130,6 +130,7 @@ impl Node {
                 }
                 Action::Alarm(text) => self.alarm(slot, &text),
                 Action::Audited(what) => self.audits.note(slot, what),
+                Action::Moved(what) => self.moves.note(what),
             }
         }
     }

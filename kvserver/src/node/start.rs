@@ -19,6 +19,7 @@ use super::{Asks, Ecs, Metrics, Node, NodeOptions, Store, Wishes, ticker};
 use crate::links::{self, Links};
 use crate::questions::Questions;
 use crate::relay::Relay;
+use crate::replica::Traffic;
 use crate::replies::Replies;
 use crate::{auditor, checkpointer, pulse, registrar};
 
@@ -61,6 +62,8 @@ impl Node {
             questions: Questions::default(),
             relay,
             audits: super::audits::Audits::default(),
+            moves: super::moves::Moves::default(),
+            traffic: Traffic::new(options.move_rate),
             serving: OnceLock::new(),
             begun: watch::Sender::new(false),
             topology: RwLock::default(),
@@ -173,6 +176,7 @@ impl Node {
             peer_addr: self.peer_addr.clone(),
             admin_addr: self.options.admin_addr.clone(),
             state: NodeState::Up,
+            weight: self.options.weight,
         };
         let views = (0..slots).map(view).collect();
         (cluster, Meta { version: 1, full: true, nodes: vec![info], gone: Vec::new(), views })

@@ -74,7 +74,8 @@ impl Node {
             let adopted = replica.view().is_some_and(|view| view.epoch >= told.epoch);
             let serves = match told.part_of(self.me.node, self.me.store) {
                 Part::Coordinator => adopted && replica.is_active(),
-                Part::Member => adopted && replica.may_read(now),
+                // One that is no target any more has no lease of its own, and asks for each read until it is taken out.
+                Part::Member => adopted && (replica.may_read(now) || !told.targets.contains(&self.me.node)),
                 Part::Learner | Part::None => true,
             };
             waiting += usize::from(!serves);
@@ -124,6 +125,7 @@ impl Node {
             "peers": self.peers_json(),
             "journal": self.store.status_json(),
             "audit": self.audits.status_json(&self.coordinated()),
+            "moves": self.moves.status_json(),
             "alarms": self.alarms(),
         })
     }
@@ -183,6 +185,7 @@ impl Node {
         self.metrics.render(&mut out);
         self.store.metrics(&mut out);
         self.audits.metrics(&self.coordinated(), &mut out);
+        self.moves.metrics(&mut out);
         let (census, _) = self.survey();
         for (name, help, value) in [
             ("annulus_slots_coordinating", "Slots this server coordinates.", census.coordinating),

@@ -28,6 +28,7 @@ pub(super) fn run(node: &Weak<Node>) {
             std::thread::sleep(SHORTEST);
             continue;
         };
+        node.traffic.count(clock::now(), node.metrics.requests());
         serving.slots.set_wall(clock::wall());
         let next = serving.slots.tick(&node, clock::now);
         node.links.flush();

@@ -100,6 +100,7 @@ mod tests {
             peer_addr: format!("127.0.0.1:1{id}"),
             admin_addr: None,
             state: NodeState::Up,
+            weight: common::view::WEIGHT,
         }
     }
 

@@ -1,21 +1,16 @@
 //! What operators ask of the cluster's membership, on its way to the ECS and back, and what the ECS says about us.
 //!
-//! The client port does not talk to the ECS; it leaves a wish here, the control connection carries it, and the answer goes
-//! to whoever asked. Bounds: [`LIMIT`] wishes under way; more are refused. A connection that is lost answers all of them,
-//! so none waits for ever.
+//! The client port does not talk to the ECS; it leaves a wish at the [`Desk`], the control connection carries it, and the
+//! answer goes to whoever asked.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use common::control::{Granted, Wish};
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::Node;
+use super::desk::{Desk, lost, told, unconnected};
 use crate::replica::{Reply, Token};
-
-/// Wishes are rare: more at a time are a mistake.
-const LIMIT: usize = 64;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -28,9 +23,7 @@ pub(crate) struct Wishes {
 
 #[derive(Debug, Default)]
 struct State {
-    last: u64,
-    queued: VecDeque<(u64, Wish)>,
-    waiting: BTreeMap<u64, Asker>,
+    desk: Desk<Asker>,
     /// The last thing the ECS wanted the operator to know.
     notice: Option<String>,
 }
@@ -48,16 +41,8 @@ impl Wishes {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, wish: Wish, asker: Asker) -> Result<(), Asker> {
-        let mut state = self.lock();
-        if state.waiting.len() >= LIMIT {
-            return Err(asker);
-        }
-        state.last += 1;
-        let id = state.last;
-        state.queued.push_back((id, wish));
-        state.waiting.insert(id, asker);
-        drop(state);
+    fn push(&self, wish: Wish, asker: Asker) -> Result<(), (Asker, Granted)> {
+        self.lock().desk.push(wish, asker)?;
         self.wake.notify_one();
         Ok(())
     }
@@ -69,17 +54,8 @@ impl Wishes {
 
     /// Takes all that is to be sent.
     pub(crate) fn take(&self) -> Vec<(u64, Wish)> {
-        self.lock().queued.drain(..).collect()
+        self.lock().desk.take()
     }
-}
-
-/// An answer as the client port passes it on: its first byte says whether it is a success.
-fn told(granted: &Granted) -> Bytes {
-    Bytes::from(match granted {
-        Granted::Yes(text) => format!("+{text}"),
-        Granted::Busy(text) => format!("-busy: {text}; try again later"),
-        Granted::No(text) => format!("-{text}"),
-    })
 }
 
 impl Node {
@@ -111,12 +87,9 @@ impl Node {
             return Err((asker, Granted::No(why.into())));
         }
         if !self.lock_ecs().connected {
-            let why = "this server has no connection to the ECS: nothing was done; try again, or another server";
-            return Err((asker, Granted::No(why.into())));
+            return Err((asker, unconnected()));
         }
-        self.wishes
-            .push(wish, asker)
-            .map_err(|asker| (asker, Granted::Busy(format!("{LIMIT} requests of this kind are waiting here"))))
+        self.wishes.push(wish, asker)
     }
 
     pub(crate) fn wishes(&self) -> &Wishes {
@@ -125,7 +98,7 @@ impl Node {
 
     /// The ECS has answered.
     pub(crate) fn granted(&self, id: u64, granted: Granted) {
-        let asker = self.wishes.lock().waiting.remove(&id);
+        let asker = self.wishes.lock().desk.answered(id);
         match asker {
             Some(Asker::Client(token)) => self.replies.complete(token, Reply::Page(told(&granted))),
             // Whoever asked may have lost patience.
@@ -136,12 +109,8 @@ impl Node {
 
     /// The control connection has ended: what was asked over it will not be answered.
     pub(crate) fn wishes_lost(&self) {
-        let waiting = {
-            let mut state = self.wishes.lock();
-            state.queued.clear();
-            std::mem::take(&mut state.waiting)
-        };
-        for asker in waiting.into_values() {
+        let waiting: Vec<Asker> = self.wishes.lock().desk.lose().collect();
+        for asker in waiting {
             match asker {
                 Asker::Client(token) => self.replies.complete(token, Reply::Page(told(&lost()))),
                 Asker::Own(answer) => drop(answer.send(lost())),
@@ -184,10 +153,4 @@ impl Node {
     pub fn last_notice(&self) -> Option<String> {
         self.wishes.lock().notice.clone()
     }
-}
-
-fn lost() -> Granted {
-    Granted::No(
-        "the connection to the ECS was lost: whether it was done is unknown; see `change`, and ask again".into(),
-    )
 }

@@ -9,7 +9,7 @@ use common::{NodeId, Slot};
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Gather {
+pub struct Gather {
     all: Extents,
     /// What was said last about each slot that is not in the sum.
     missing: BTreeMap<Slot, String>,
@@ -17,13 +17,14 @@ pub(super) struct Gather {
 
 impl Gather {
     /// All of a ring's slots are missing.
-    pub(super) fn new(slots: u16) -> Gather {
+    #[must_use]
+    pub fn new(slots: u16) -> Gather {
         let nobody = || "no view of it is known".to_owned();
         Gather { all: Extents::default(), missing: (0..slots).map(|slot| (Slot(slot), nobody())).collect() }
     }
 
     /// Whom to ask about what next.
-    pub(super) fn round(&self, coordinator: impl Fn(Slot) -> Option<NodeId>) -> BTreeMap<NodeId, Vec<Slot>> {
+    pub fn round(&self, coordinator: impl Fn(Slot) -> Option<NodeId>) -> BTreeMap<NodeId, Vec<Slot>> {
         let mut round: BTreeMap<NodeId, Vec<Slot>> = BTreeMap::new();
         for slot in self.missing.keys() {
             if let Some(node) = coordinator(*slot) {
@@ -34,7 +35,7 @@ impl Gather {
     }
 
     /// Takes what was said to a question about these slots.
-    pub(super) fn take(&mut self, asked: &[Slot], said: Result<Say, String>) {
+    pub fn take(&mut self, asked: &[Slot], said: Result<Say, String>) {
         match said {
             Ok(Say::Extents(mut extents)) => {
                 let refused: BTreeMap<Slot, String> = std::mem::take(&mut extents.refused).into_iter().collect();
@@ -56,12 +57,16 @@ impl Gather {
     }
 
     /// Whether nothing is missing.
-    pub(super) fn is_done(&self) -> bool {
+    #[must_use]
+    pub fn is_done(&self) -> bool {
         self.missing.is_empty()
     }
 
     /// The sum; or the first slot that is not in it, and why.
-    pub(super) fn end(mut self) -> Result<Extents, (Slot, String)> {
+    ///
+    /// # Errors
+    /// That slot.
+    pub fn end(mut self) -> Result<Extents, (Slot, String)> {
         match self.missing.pop_first() {
             None => Ok(self.all),
             Some(missing) => Err(missing),

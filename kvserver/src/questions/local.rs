@@ -15,8 +15,9 @@ use common::view::Part;
 use common::{Epoch, Slot, Time, clock};
 use tokio::time::{Instant, timeout_at};
 
+use super::asked::words;
 use crate::node::Node;
-use crate::replica::{Event, Extent, Refusal, Reply, Write, WriteOp};
+use crate::replica::{Event, Extent, Reply, Write, WriteOp};
 use crate::replies::Registered;
 
 /// Tokens of probing writes are those of the reads with this bit.
@@ -156,13 +157,5 @@ fn why(reply: &Reply) -> &'static str {
         Reply::Refused(refusal) => words(*refusal),
         Reply::Unknown(why) => why,
         _ => "an answer to something else",
-    }
-}
-
-fn words(refusal: Refusal) -> &'static str {
-    match refusal {
-        Refusal::NotResponsible => "does not coordinate it any more",
-        Refusal::WriteLocked => "hands it over at the moment",
-        Refusal::Unavailable(why) => why,
     }
 }

@@ -9,7 +9,8 @@
 #![allow(clippy::disallowed_methods)] // shell: tasks and clocks
 
 mod ask;
-mod gather;
+pub mod asked;
+pub mod gather;
 mod local;
 mod report;
 
@@ -17,29 +18,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use ask::serve;
-use bytes::Bytes;
+use asked::{Asked, What};
 use common::NodeInfo;
 use common::blob::Blob;
 use common::question::{Ask, Extents, Say};
-use common::text::{Form, Whole};
+use common::text::Whole;
 use gather::Gather;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::node::Node;
-use crate::replica::{Refusal, Reply, Token, Told};
+use crate::replica::{Refusal, Reply, Token};
 
 /// Questions of clients that are being answered at a time: each may keep every server busy for a moment.
 const ASKED: usize = 16;
 /// Questions of other servers that are being answered at a time.
 const ANSWERED: usize = 64;
 /// How long a question may take: a little less than a client waits before it gives a server up.
-const PATIENCE: Duration = Duration::from_millis(800);
+pub const PATIENCE: Duration = Duration::from_millis(800);
 /// How long one server may take before the slots it was asked about are looked up anew.
-const ATTEMPT: Duration = Duration::from_millis(300);
+pub const ATTEMPT: Duration = Duration::from_millis(300);
 /// How long after a refusal the slots are asked about again: an election or a hand-over is a matter of milliseconds.
-const PAUSE: Duration = Duration::from_millis(20);
+pub const PAUSE: Duration = Duration::from_millis(20);
 
 const BUSY: &str = "16 questions about the whole cluster are being answered already: try again in a moment";
 const UNREGISTERED: &str = "this server has not heard from the ECS yet";
@@ -54,64 +55,6 @@ pub(crate) struct Questions {
 impl Default for Questions {
     fn default() -> Self {
         Questions { asked: Arc::new(Semaphore::new(ASKED)), answered: Semaphore::new(ANSWERED) }
-    }
-}
-
-/// A question that has left the connection's buffer.
-#[derive(Clone, Debug)]
-struct Asked {
-    success: &'static str,
-    error: &'static str,
-    what: What,
-}
-
-#[derive(Clone, Debug)]
-enum What {
-    First(Form),
-    Last(Form),
-    Count,
-    Nodes,
-    Cluster,
-    Explain(Blob),
-    Timeline,
-}
-
-impl Asked {
-    fn of(whole: &Whole<'_>) -> Asked {
-        let what = match whole {
-            Whole::FirstKey(form) => What::First(*form),
-            Whole::LastKey(form) => What::Last(*form),
-            Whole::NumKeys => What::Count,
-            Whole::NodeList => What::Nodes,
-            Whole::Cluster => What::Cluster,
-            Whole::Explain(key) => What::Explain(Blob(Bytes::copy_from_slice(key))),
-            Whole::Timeline => What::Timeline,
-        };
-        Asked { success: whole.success(), error: whole.error(), what }
-    }
-
-    fn told(&self, text: impl Into<Bytes>) -> Reply {
-        Reply::Told(Told { word: self.success, text: Some(text.into()), counted: false })
-    }
-
-    /// Why there is no answer. What is counted says so like any read: its own error word is kept for "there is none".
-    fn failed(&self, why: String) -> Reply {
-        let counts = matches!(self.what, What::First(_) | What::Last(_) | What::Count);
-        let word = if counts { "SERVER_STOPPED" } else { self.error };
-        Reply::Told(Told { word, text: Some(why.into()), counted: false })
-    }
-
-    /// A key, or that there is none.
-    fn key(&self, key: Option<Blob>, form: Form) -> Reply {
-        let counted = form == Form::Binary;
-        match key {
-            None => Reply::Told(Told { word: self.error, text: None, counted: false }),
-            Some(key) if !counted && key.0.iter().any(|byte| matches!(byte, b'\r' | b'\n')) => {
-                let why = "the key holds a line end, which a text reply cannot carry: ask with a `b` behind the word";
-                Reply::Told(Told { word: Told::FAILED, text: Some(why.into()), counted: false })
-            }
-            Some(key) => Reply::Told(Told { word: self.success, text: Some(key.0), counted }),
-        }
     }
 }
 
@@ -137,9 +80,7 @@ impl Node {
     async fn reply_to(self: &Arc<Self>, asked: &Asked) -> Reply {
         let until = Instant::now() + PATIENCE;
         match &asked.what {
-            What::Count => self.all(until).await.map(|all| asked.told(all.records.to_string())),
-            What::First(form) => self.all(until).await.map(|all| asked.key(all.first, *form)),
-            What::Last(form) => self.all(until).await.map(|all| asked.key(all.last, *form)),
+            What::Count | What::First(_) | What::Last(_) => self.all(until).await.map(|all| asked.counted(all)),
             What::Nodes => Ok(asked.told(self.with_topology(report::nodes))),
             What::Cluster => Ok(asked.told(self.cluster(until).await.to_string())),
             What::Explain(key) => Ok(asked.told(self.explain(key, until).await.to_string())),

@@ -1,5 +1,7 @@
 //! The border of a replica: everything that can happen to it, and everything it can want done.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use common::control::Ask;
 use common::forward::Keys;
@@ -87,6 +89,34 @@ pub enum Action {
     Alarm(String),
     /// What an audit came to, to be counted.
     Audited(Audited),
+    /// What moving a copy, or the coordination, came to, to be counted.
+    Moved(Moved),
+}
+
+/// What moving a slot cost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moved {
+    /// A learner's copy was made equal by content.
+    Walked(Walked),
+    /// For so long writes were refused here because the slot was handed over.
+    Locked(Duration),
+    /// So long it took from the view that made this server coordinator until it served.
+    TookOver(Duration),
+}
+
+/// One finished walk: what went over, of what the slot holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Walked {
+    /// Leaves that differed.
+    pub leaves: u64,
+    /// Records that were sent: all of those leaves.
+    pub records: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
+    /// Records that the slot holds.
+    pub held_records: u64,
+    /// Bytes of their keys and values.
+    pub held_bytes: u64,
 }
 
 /// The outcome of comparing a slot's copies.

@@ -10,7 +10,7 @@ use common::view::Part;
 use common::{Entry, LogId, NodeId, Op, Outcome, RequestId, Rule, Seq, Time, View, Wall};
 
 use super::Setup;
-use super::action::{Action, Refusal, Reply, Token, Write, WriteOp};
+use super::action::{Action, Moved, Refusal, Reply, Token, Write, WriteOp};
 use super::audit::Audit;
 use super::decide::{Decided, decide};
 use super::expiry::Sweep;
@@ -18,6 +18,7 @@ use super::lease::Leases;
 use super::log::Log;
 use super::parked::Parked;
 use super::progress::{Progress, Standing};
+use super::walk::Walk;
 
 /// Uncommitted entries, in bytes. Beyond it writes wait as if the slot were not active: its replicas are behind.
 const MAX_UNCOMMITTED: usize = 16 << 20;
@@ -91,6 +92,10 @@ impl Ctx<'_> {
 pub(super) struct Coordinator {
     pub(super) phase: Phase,
     pub(super) followers: BTreeMap<NodeId, Progress>,
+    /// Since when it has been at this epoch.
+    begun: Time,
+    /// Since when writes are refused because of a hand-over.
+    locked: Option<Time>,
     /// L3: not active before.
     pub(super) active_from: Time,
     /// The mark of the record of the view: a coordinator that serves must not forget its epoch in a restart.
@@ -135,6 +140,8 @@ impl Coordinator {
         let mut this = Coordinator {
             phase: Phase::Recovering,
             followers: BTreeMap::new(),
+            begun: ctx.now,
+            locked: None,
             active_from: ctx.leases.active_from(ctx.view, ctx.setup),
             view_mark: if ctx.off(Rule::ForgetView) { 0 } else { ctx.log.mark() },
             waiting: BTreeMap::new(),
@@ -380,6 +387,7 @@ impl Coordinator {
             return;
         }
         self.phase = Phase::Active;
+        ctx.out.push(Action::Moved(Moved::TookOver(ctx.now.since(self.begun))));
         ctx.log.commit_to(end, |_| {});
         ctx.log.image.map.watch_deadlines(true);
         for node in self.followers.keys().copied().collect::<Vec<_>>() {
@@ -456,6 +464,7 @@ impl Coordinator {
         let in_sync = self.followers.get(&to).is_some_and(|f| f.standing == Standing::Member && f.synced);
         if self.phase == Phase::Active && in_sync {
             self.phase = Phase::Draining { to, since: ctx.now };
+            self.locked = Some(ctx.now);
             self.try_release(ctx);
         }
     }
@@ -469,6 +478,14 @@ impl Coordinator {
         } else if ctx.now.since(since) > ctx.setup.timing.ack_timeout {
             // Nothing was asked yet, so nothing can have happened: going on is safe.
             self.phase = Phase::Active;
+            self.unlock(ctx.now, ctx.out);
+        }
+    }
+
+    /// A hand-over has ended, one way or the other.
+    pub(super) fn unlock(&mut self, now: Time, out: &mut Vec<Action>) {
+        if let Some(since) = self.locked.take() {
+            out.push(Action::Moved(Moved::Locked(now.since(since))));
         }
     }
 
@@ -520,6 +537,8 @@ impl Coordinator {
             if follower.walk.is_some() && ctx.now.since(follower.heard) > timing.append_timeout {
                 // A dead learner's walk must not keep a log in memory: once it answers again, another one begins.
                 self.end_walk(ctx, node);
+            } else if follower.walk.as_ref().is_some_and(Walk::is_open) {
+                self.fill(ctx, node);
             } else if follower.synced && !follower.streaming && follower.walk.is_none() {
                 self.beyond_reach(ctx, node);
             }
@@ -589,8 +608,11 @@ impl Coordinator {
         let (slot, epoch, commit) = (ctx.view.slot, ctx.view.epoch, ctx.log.commit());
         for (node, follower) in &self.followers {
             let mut grant = None;
+            // Who is no target any more will be taken out: a lease would hold commits back then (L4), for nothing, since it
+            // can ask for each read.
             if self.phase == Phase::Active
                 && follower.standing == Standing::Member
+                && ctx.view.targets.contains(node)
                 && let Some(answered) = follower.answered
             {
                 let unbounded = ctx.setup.switches.off(Rule::GrantUnbounded);

@@ -39,6 +39,9 @@ impl Replica {
             Leave::AskCoordinator if self.setup.confirm_reads => {
                 (true, "R3: in sync, once the coordinator has confirmed the epoch and told what is committed".into())
             }
+            Leave::AskCoordinator if !self.leases.may_read(now, self.epoch().unwrap_or_default(), &self.setup) => {
+                (false, format!("R5: not by itself: {}", self.waits_for(now)))
+            }
             Leave::AskCoordinator => {
                 let why = if self.log.dirty(key).is_some() {
                     "R2: in sync, but the key's newest entry is not known to be committed here: asks the coordinator first"
@@ -69,7 +72,9 @@ impl Replica {
                 }
             },
             Role::Follower(f) if !f.synced => "in sync, but it has not heard from this epoch's coordinator yet",
-            Role::Follower(_) => "in sync, but without a read lease: no beacon of its coordinator came lately (L2)",
+            Role::Follower(_) => {
+                "in sync, but without a read lease (no beacon of its coordinator came lately, L2): asks the coordinator"
+            }
             Role::Outside => "it has no part in the slot",
         }
     }
@@ -88,7 +93,7 @@ mod tests {
     use common::peer::Identity;
     use common::{BootId, ClusterId, Epoch, NodeId, Slot, StoreUuid, Switches, Timing, View};
 
-    use super::super::{Event, Setup, Token, Write, WriteOp};
+    use super::super::{Event, Setup, Token, Traffic, Write, WriteOp};
     use super::*;
     use crate::storage::SlotImage;
 
@@ -103,6 +108,7 @@ mod tests {
             standalone,
             confirm_reads,
             longest_value: 1 << 20,
+            traffic: Traffic::new(0),
             switches: Switches::default(),
         };
         Replica::new(Slot(3), setup, SlotImage::empty())

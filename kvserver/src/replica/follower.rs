@@ -284,6 +284,10 @@ impl Follower {
         if self.walk.is_none_or(|(current, _)| current != walk) {
             self.walk = Some((walk, 0));
             if ctx.log.has_position() && !ctx.off(Rule::ClaimKept) {
+                // The tail is nearly always what the coordinator has, too: taken as it is, little of it differs, and what does
+                // is replaced. After a restart everything since the last checkpoint is in there.
+                let end = ctx.log.end().seq;
+                ctx.log.commit_to(end, |_| {});
                 let applied = if ctx.off(Rule::WalkBlind) { Seq(0) } else { ctx.log.commit() };
                 ctx.log.image.base = None;
                 ctx.log.image.tail.clear();

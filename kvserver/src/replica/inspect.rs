@@ -3,7 +3,7 @@
 
 use common::control::SlotReport;
 use common::view::Part;
-use common::{Epoch, NodeId, Seq, Slot, Time, View};
+use common::{Epoch, LogId, NodeId, Seq, Slot, Time, View};
 
 use super::coordinator::Phase;
 use super::progress::Standing;
@@ -115,6 +115,13 @@ impl Replica {
         let (active, map) = (c.phase == Phase::Active, &self.log.image.map);
         let (records, bytes) = (map.len() as u64, map.bytes());
         Some(SlotReport { slot: self.slot, epoch: view.epoch, active, records, bytes, commit: self.log.commit() })
+    }
+
+    /// The last entry of a whole copy that is not in sync; None if there is none, or it is in the middle of a catch-up.
+    #[must_use]
+    pub fn outdated(&self) -> Option<LogId> {
+        let outside = matches!(self.part(), Part::None | Part::Learner);
+        self.log.image.base.filter(|_| outside && !self.log.is_blank() && !self.log.distrusted)
     }
 
     /// The epoch of a view in which this server has no part although it holds a copy; the ECS answers with a drop.

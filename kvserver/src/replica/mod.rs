@@ -24,6 +24,7 @@ mod log;
 mod parked;
 mod progress;
 mod reads;
+mod traffic;
 mod walk;
 
 use std::time::Duration;
@@ -36,7 +37,7 @@ use common::view::Part;
 use common::{BootId, Epoch, NodeId, Rule, Slot, Switches, Time, Timing, View, Wall};
 
 pub use self::action::{
-    Action, Audited, Event, Extent, Lasting, Read, Refusal, Reply, Scan, Token, Told, Write, WriteOp,
+    Action, Audited, Event, Extent, Lasting, Moved, Read, Refusal, Reply, Scan, Token, Told, Walked, Write, WriteOp,
 };
 use self::coordinator::{Coordinator, Ctx, Phase};
 use self::follower::{Author, Follower};
@@ -45,6 +46,7 @@ use self::log::Log;
 use self::parked::Parked;
 use self::progress::is_answer;
 use self::reads::{Asker, MAX_WAITING, Need, Reads, Waiting, Want};
+pub use self::traffic::Traffic;
 use crate::storage::map::Held;
 use crate::storage::record::Change;
 use crate::storage::{SlotImage, SlotMap};
@@ -62,6 +64,8 @@ pub struct Setup {
     pub standalone: bool,
     /// Ask every member before a read is answered, instead of trusting the lease (R3).
     pub confirm_reads: bool,
+    /// How many catch-ups there are at a time, and how fast they go.
+    pub traffic: Traffic,
     /// How long a value may become.
     pub longest_value: usize,
     /// Rules that are off; none in a product build.
@@ -273,8 +277,14 @@ impl Replica {
 
     /// Adopts a newer view, durably (C2 to C6, L4).
     fn adopt(&mut self, now: Time, view: &View, out: &mut Vec<Action>) {
-        if view.slot != self.slot || self.epoch().is_some_and(|epoch| view.epoch <= epoch) {
+        // What C6 forbids: going on in the epoch that was coordinated before the restart.
+        let resumes = self.setup.switches.off(Rule::ResumeEpoch) && matches!(self.role, Role::Former);
+        let old = |epoch| view.epoch < epoch || (view.epoch == epoch && !resumes);
+        if view.slot != self.slot || self.epoch().is_some_and(old) {
             return;
+        }
+        if let Role::Coordinator(c) = &mut self.role {
+            c.unlock(now, out);
         }
         let old = self.view.replace(view.clone());
         if let Some(old) = old.as_ref().filter(|old| self.log.end().epoch == old.epoch) {
@@ -547,13 +557,11 @@ impl Replica {
                 let clean = !dirty || off(Rule::DirtyRead) || off(Rule::DirtyOld);
                 if !f.synced || !(f.lacks_nothing(&self.log) || off(Rule::ReadLacking)) {
                     Leave::Wait
-                } else if confirm {
-                    Leave::AskCoordinator
-                } else if !self.leases.may_read(now, view.epoch, &self.setup) {
-                    Leave::Wait
-                } else if clean {
+                } else if !confirm && clean && self.leases.may_read(now, view.epoch, &self.setup) {
                     Leave::Now
                 } else {
+                    // Without a lease, too: the first grant of an epoch comes with its second beacon, and while slots move
+                    // epochs change often. The coordinator answers under its own lease.
                     Leave::AskCoordinator
                 }
             }

@@ -9,7 +9,7 @@
 //! | [`recovery`], [`damage`] | from files to images, or what is wrong with them |
 //! | [`scrub`] | whether the files are still what was written |
 //! | **shell** | |
-//! | [`disk`] | the files of a directory |
+//! | [`common::disk`] | the files of a directory |
 //! | [`journal`] | the thread that appends records |
 //! | [`data_dir`] | the directory's lock and identity |
 //! | [`store`] | opening all of it, and writing checkpoints |
@@ -20,13 +20,11 @@ pub mod checkpoint;
 pub mod codec;
 pub mod damage;
 pub mod data_dir;
-pub mod disk;
 pub mod image;
 pub mod journal;
 mod json;
 pub mod manifest;
 pub mod map;
-pub mod mem_disk;
 pub mod record;
 pub mod recovery;
 mod replay;
@@ -36,6 +34,8 @@ pub mod section;
 pub mod store;
 #[cfg(test)]
 mod tests;
+
+pub use common::{disk, mem_disk};
 
 pub use checkpoint::{CheckpointError, CheckpointWriter};
 pub use damage::{Corruption, Failure, Loss};

@@ -1,4 +1,4 @@
-//! The files of one data directory, as a closed list of operations.
+//! The files of one data directory of a server or of the ECS, as a closed list of operations.
 //!
 //! Everything that changes a stored file is a [`FileOp`], so that a test can stop between any two of them, and so that
 //! the simulation's memory disk sees exactly what a real one does. This module knows nothing of what the files mean.
