@@ -20,6 +20,7 @@ fn ring(epoch: u64, isr: &[u64]) -> Topology {
         peer_addr: String::new(),
         admin_addr: None,
         state: NodeState::Up,
+        weight: common::view::WEIGHT,
     };
     let view = View {
         slot: Slot(0),
