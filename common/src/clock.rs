@@ -18,6 +18,13 @@ pub fn wall_millis() -> u64 {
     u64::try_from(t.tv_sec).unwrap_or(0) * 1_000 + u64::try_from(t.tv_nsec).unwrap_or(0) / 1_000_000
 }
 
+/// Microseconds since the Unix epoch: for people.
+#[must_use]
+pub fn wall_micros() -> u64 {
+    let t = clock_gettime(ClockId::Realtime);
+    u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(t.tv_nsec).unwrap_or(0) / 1_000
+}
+
 /// How the wall clock stands to [`now`]. Never too far ahead, so that no key is gone before its deadline: the thread may
 /// lose its processor between the looks at the two clocks.
 #[must_use]

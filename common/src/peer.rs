@@ -36,6 +36,8 @@ pub enum Purpose {
     Probe,
     /// One [`crate::question::Query`] frame, answered by one [`crate::question::Say`].
     Question,
+    /// [`crate::forward::Forward`] frames, caller to listener, and [`crate::forward::Forwarded`] back.
+    Forward,
 }
 
 /// Who a process is.

@@ -30,6 +30,7 @@ targets!(
     replies,
     answers,
     pages,
+    commands,
     frames,
     control,
     ecs_core,

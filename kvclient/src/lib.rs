@@ -13,7 +13,6 @@ pub mod questions;
 mod report;
 pub mod ring;
 pub mod router;
-pub mod sessions;
 pub mod shell;
 pub mod transfer;
 pub mod wire;

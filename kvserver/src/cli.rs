@@ -41,8 +41,8 @@ const READY_POLL: Duration = Duration::from_millis(5);
 const SILENCE: Duration = Duration::from_secs(2);
 /// File descriptors beside those of clients, with every one of these at its bound: journal, checkpoint and the ECS (64),
 /// clients that are being turned away (64), the admin port (64), strangers on the peer port (64) and servers that the ECS has
-/// not told of (2 x 32), and four connections each to 64 peers.
-const OWN_FILES: u64 = 576;
+/// not told of (3 x 32), and six connections each to 64 peers.
+const OWN_FILES: u64 = 736;
 /// The same in a cluster of a few servers and without strangers: where files are scarce, clients get half of them, but what is
 /// left for the server itself is never less than this.
 const FEWEST_OWN_FILES: u64 = 64;

@@ -14,6 +14,7 @@ pub mod node;
 mod pulse;
 pub mod questions;
 mod registrar;
+pub mod relay;
 pub mod replica;
 pub mod replies;
 pub mod storage;

@@ -13,6 +13,7 @@
 mod client;
 mod ecs;
 pub mod mutate;
+mod resp;
 pub mod smoke;
 mod storage;
 mod text;
@@ -40,6 +41,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "replies", run: text::replies, seeds: text::reply_seeds, tries: 60_000 },
     Target { name: "answers", run: text::answers, seeds: text::answer_seeds, tries: 60_000 },
     Target { name: "pages", run: text::pages, seeds: text::page_seeds, tries: 60_000 },
+    Target { name: "commands", run: resp::commands, seeds: resp::command_seeds, tries: 60_000 },
     Target { name: "frames", run: wire::frames, seeds: wire::frame_seeds, tries: 40_000 },
     Target { name: "control", run: wire::control, seeds: wire::control_seeds, tries: 40_000 },
     Target { name: "ecs_core", run: ecs::core, seeds: ecs::core_seeds, tries: 4_000 },

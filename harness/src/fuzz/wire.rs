@@ -5,10 +5,11 @@ use std::fmt::Debug;
 use bytes::{Bytes, BytesMut};
 use common::blob::Blob;
 use common::control::{Ask, Change, FromEcs, FromServer, Granted, Heartbeat, Question, Report, SlotReport, Wish};
+use common::forward::{Came, Forward, Forwarded, Job, Keys, What, Why};
 use common::frame::{self, FrameError};
 use common::peer::{Beacon, BeaconAck, Grant, Hello, HelloAck, Identity, Leaf, PeerMsg, Pulse, Purpose};
 use common::retry::RetryTable;
-use common::update::Becomes;
+use common::update::{Becomes, Expiry, Only, Update, Updated};
 use common::view::{ClusterRecord, Meta, NodeInfo, NodeState, View};
 use common::{
     BootId, ClientId, ClusterId, Entry, Epoch, Lineage, LogId, NodeId, Op, Outcome, RequestId, Seq, Slot, StoreUuid,
@@ -31,11 +32,13 @@ pub(super) fn frames(data: &[u8]) {
         framed = frame_of(rest);
         &framed
     };
-    match bits & 3 {
+    match bits & 0b1011 {
         0 => streams::<PeerMsg>(stream),
         1 => streams::<Pulse>(stream),
         2 => streams::<Hello>(stream),
-        _ => streams::<HelloAck>(stream),
+        3 => streams::<HelloAck>(stream),
+        8 => streams::<Forward>(stream),
+        _ => streams::<Forwarded>(stream),
     }
 }
 
@@ -98,13 +101,18 @@ pub(super) fn frame_seeds() -> Vec<Vec<u8>> {
     let mut seeds: Vec<Vec<u8>> = messages().iter().map(|message| framed(0, message)).collect();
     seeds.extend(pulses().iter().map(|pulse| framed(1, pulse)));
     seeds.extend(
-        [Purpose::Data, Purpose::Pulse, Purpose::Probe, Purpose::Question]
+        [Purpose::Data, Purpose::Pulse, Purpose::Probe, Purpose::Question, Purpose::Forward]
             .map(|purpose| framed(2, &Hello { purpose, from: identity() })),
     );
     seeds.extend(
         [None, Some("no".to_owned())]
             .map(|refused| framed(3, &HelloAck { from: identity(), refused, waiting_for: None })),
     );
+    seeds.extend(jobs().into_iter().map(|job| {
+        let request = Some(RequestId { client: ClientId(5), seq: 6, lowest_unacked: 4 });
+        framed(8, &Forward { number: 7, job, request, retry: true })
+    }));
+    seeds.extend(answers().into_iter().map(|came| framed(9, &Forwarded { number: 7, came })));
     // The same with the head left to the target: what is damaged then is the message, not its checksum.
     let bare: Vec<Vec<u8>> = seeds.iter().map(|seed| [&[seed[0] | 4], &seed[9..]].concat()).collect();
     seeds.extend(bare);
@@ -213,6 +221,38 @@ fn messages() -> Vec<PeerMsg> {
     ]
 }
 
+fn blob(text: &'static str) -> Blob {
+    Blob(Bytes::from_static(text.as_bytes()))
+}
+
+fn jobs() -> Vec<Job> {
+    let key = || blob("k");
+    let write = |what| Job::Write { key: key(), what };
+    let set = Update::Set { value: Bytes::from_static(b"v"), only: Only::Missing, expiry: Expiry::At(9) };
+    vec![
+        Job::Read(key()),
+        Job::Lasts(key()),
+        Job::Keys { slot: Slot(3), from: 1 << 40, count: 10 },
+        write(What::Put(blob("v"))),
+        write(What::Delete),
+        write(What::Update(set)),
+        write(What::Update(Update::Add(-1))),
+        write(What::Update(Update::Persist)),
+    ]
+}
+
+fn answers() -> Vec<Came> {
+    vec![
+        Came::Value(Some(blob("v"))),
+        Came::Lasts { exists: true, until: Some(9) },
+        Came::Keys(Keys { keys: vec![blob("a"), blob("b")], next: Some(4) }),
+        Came::Written(Outcome::Updated),
+        Came::Updated(Updated::Done { old: Some(Bytes::from_static(b"old")) }),
+        Came::Refused(Why::WriteLocked),
+        Came::Unknown { forgotten: true },
+    ]
+}
+
 fn pulses() -> Vec<Pulse> {
     let grant = Some(Grant { answered: Time(5), micros: 250_000 });
     let beacon = |slot| Beacon { slot: Slot(slot), epoch: Epoch(4), commit: Seq(9), grant };
@@ -271,7 +311,11 @@ pub(super) fn from_server(node: u64, boot: u64) -> Vec<FromServer> {
         FromServer::Register { info: info(node, boot), cluster: None, rejoin: false, seen: Epoch(0) },
         FromServer::Register { info: info(node, boot), cluster: Some(ClusterId(7)), rejoin: true, seen: Epoch(9) },
         FromServer::Ask(changes.into_iter().map(|change| Ask { slot, epoch, change }).collect()),
-        FromServer::Report(Report { slots: vec![report], strays: vec![(Slot(2), Epoch(1))], held: vec![(Slot(3), LogId { epoch: Epoch(1), seq: Seq(4) })] }),
+        FromServer::Report(Report {
+            slots: vec![report],
+            strays: vec![(Slot(2), Epoch(1))],
+            held: vec![(Slot(3), LogId { epoch: Epoch(1), seq: Seq(4) })],
+        }),
         FromServer::Heartbeat(beat),
         FromServer::Goodbye,
         FromServer::Stopping,

@@ -9,12 +9,17 @@ use common::position::Position;
 use common::text::{Dialect, Limits, Whole};
 use common::{Slot, Time};
 use kvserver::client_port::session::Session;
-use kvserver::client_port::{Bounds, Serves, Settings};
+use kvserver::client_port::{Bounds, Facts, Serves, Settings};
 use kvserver::questions::asked::Asked;
-use kvserver::replica::{Event as Happening, Read, Reply, Scan, Token, Write};
+use kvserver::relay::Once;
+use kvserver::relay::core::Order;
+use kvserver::replica::{Event as Happening, Read, Refusal, Reply, Scan, Token, Write};
 
 use super::queue::Event;
 use super::world::World;
+
+/// Nobody here speaks Redis's protocol.
+const NO_REDIS: Refusal = Refusal::Unavailable("the simulation has no relay");
 
 /// Every connection begins like this.
 fn settings() -> Settings {
@@ -65,6 +70,39 @@ impl Serves for Port<'_> {
         world.scratch = out;
         world.after(s, slot);
         answer
+    }
+
+    fn lasting(&self, _now: Time, _key: &[u8], _token: Token) -> Read<'static> {
+        Read::Refused(NO_REDIS)
+    }
+
+    fn relay(&self, _now: Time, order: Order) {
+        self.world.borrow_mut().wait_for(self.server, order.token);
+        self.world.borrow_mut().reply(self.server, order.token, Reply::Refused(NO_REDIS));
+    }
+
+    fn coordinates(&self, _key: &[u8]) -> bool {
+        false
+    }
+
+    fn once(&self, _now: Time) -> Option<Once> {
+        None
+    }
+
+    fn slots(&self) -> u16 {
+        self.world.borrow().record.slots
+    }
+
+    fn in_sync(&self) -> usize {
+        0
+    }
+
+    fn wall_micros(&self) -> u64 {
+        0
+    }
+
+    fn facts(&self) -> Facts {
+        Facts::default()
     }
 
     fn scan(&self, now: Time, at: Position, after: Option<&[u8]>, token: Token) -> Scan {

@@ -24,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use border::{Action, Answer, Command, Failure, Input, NoRing, OpId, Reply, Request};
+use common::sessions::Sessions;
 use common::{RequestId, Time};
 use op::{Op, State};
 use refresh::Refreshing;
@@ -32,7 +33,6 @@ use suspects::Suspects;
 use crate::address::Address;
 use crate::error::Error;
 use crate::ring::Ring;
-use crate::sessions::Sessions;
 
 /// How patient the client is.
 #[derive(Clone, Debug)]

@@ -13,6 +13,7 @@ mod backend;
 mod buffer;
 mod memory;
 mod pending;
+mod redis;
 pub mod session;
 mod stats;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod stub;
 mod task;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::io;
 use std::net::SocketAddr;
@@ -37,7 +39,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::backend::Backend;
-pub use self::backend::Serves;
+pub use self::backend::{Facts, Serves};
 use self::memory::Memory;
 pub use self::session::Bounds;
 use self::stats::Stats;
@@ -84,7 +86,7 @@ struct Shared {
     settings: Settings,
     backend: Backend,
     replies: Arc<Replies>,
-    stats: Stats,
+    stats: Arc<Stats>,
     memory: Memory,
     /// Connections that were cut, to be mentioned now and then.
     cuts: Mutex<Throttle>,
@@ -121,7 +123,8 @@ impl ClientPort {
         node: Arc<Node>,
         replies: Arc<Replies>,
     ) -> io::Result<ClientPort> {
-        ClientPort::with(listener, settings, Backend::Node(node), replies)
+        let stats = Arc::new(Stats::default());
+        ClientPort::with(listener, settings, Backend::Node(node, stats.clone()), replies, stats)
     }
 
     fn with(
@@ -129,9 +132,10 @@ impl ClientPort {
         settings: Settings,
         backend: Backend,
         replies: Arc<Replies>,
+        stats: Arc<Stats>,
     ) -> io::Result<ClientPort> {
         let addr = listener.local_addr()?;
-        let (stats, stopping) = (Stats::default(), AtomicBool::new(false));
+        let stopping = AtomicBool::new(false);
         let memory = Memory::new(settings.max_memory);
         let cuts = Mutex::new(Throttle::new(COMPLAINT_PAUSE));
         let shared = Arc::new(Shared { settings, backend, replies, stats, memory, cuts, stopping });

@@ -5,11 +5,14 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Bytes, BytesMut};
-use common::text::{Answer, Dialect, Form, encode};
+use bytes::BytesMut;
+use common::text::{Dialect, encode};
 
 use super::buffer::Buffer;
-use crate::replica::{Refusal, Reply, Told};
+use super::redis::owed::{Owed, Taken};
+use super::text::Echo;
+use crate::relay::core::Order;
+use crate::replica::{Reply, Token};
 
 /// Entries for which room is kept when there are none.
 const KEEP: usize = 64;
@@ -17,19 +20,14 @@ const KEEP: usize = 64;
 /// The hash of a request that concerns all keys. A key that happens to have it only costs a needless wait.
 pub(super) const EVERY_KEY: u64 = 0;
 
-/// A request that waits for its answer: what the answer must repeat, and what later requests must know.
-#[derive(Clone, Debug)]
+/// A text request that waits for its answer: what the answer must repeat, and what later requests must know.
+#[derive(Debug)]
 pub(super) struct Asked {
     /// The key's hash. Two keys with one hash only cost a needless wait.
     pub(super) hash: u64,
     pub(super) what: What,
-    /// Empty in the binary form, whose answers repeat nothing.
-    pub(super) key: Bytes,
-    /// As `key`; None for a read and for a delete.
-    pub(super) value: Option<Bytes>,
-    pub(super) form: Form,
-    /// Whether the client is one of ours, to whom a refusal says why.
-    pub(super) explain: bool,
+    /// What the answer repeats.
+    pub(super) echo: Echo,
     /// Bytes that it keeps in memory while it is under way.
     pub(super) cost: usize,
 }
@@ -52,6 +50,12 @@ pub(super) struct Pending {
     reads: usize,
     writes: usize,
     bytes: usize,
+    /// Tasks of Redis clients whose server did not do them.
+    again: Vec<u64>,
+    /// Writes among them that are with the relay.
+    relayed: usize,
+    /// A Redis client's task was answered since that was last asked.
+    stirred: bool,
 }
 
 #[derive(Debug)]
@@ -64,6 +68,8 @@ struct Entry {
 enum State {
     Waiting(Asked),
     Answered(Asked, Reply),
+    /// A Redis client's; it has as many numbers as tasks.
+    Owed(Box<Owed>),
     /// Answers that were known at once but have to wait for their turn.
     Encoded(BytesMut),
 }
@@ -91,8 +97,12 @@ impl Pending {
 
     /// Nobody is there any more to be answered: what waits for its turn is dropped, what is under way stays.
     pub(super) fn forget_answers(&mut self) {
-        self.entries.retain(|entry| matches!(entry.state, State::Waiting(_)));
-        self.bytes = self.entries.iter().map(|entry| entry.cost()).sum();
+        // Nor does anybody wait for what would have to be done elsewhere.
+        for index in std::mem::take(&mut self.again) {
+            self.give_up(index);
+        }
+        self.entries.retain(Entry::waits);
+        self.bytes = self.entries.iter().map(Entry::cost).sum();
     }
 
     /// The number that the next request to wait will have.
@@ -109,8 +119,15 @@ impl Pending {
                 State::Waiting(asked) => {
                     (asked.hash == hash || asked.hash == EVERY_KEY) && (what == What::Read || asked.what == What::Read)
                 }
+                State::Owed(owed) => (what == What::Read || owed.reads()) && owed.concerns(hash),
                 State::Answered(..) | State::Encoded(_) => false,
             })
+    }
+
+    /// Whether a write on this key is with the relay: another one must go there too, to stay behind it.
+    pub(super) fn is_relayed(&self, hash: u64) -> bool {
+        let with = |entry: &Entry| matches!(&entry.state, State::Owed(owed) if owed.is_relayed(hash));
+        self.relayed > 0 && self.entries.iter().any(with)
     }
 
     /// A request whose answer comes later, under the number [`Pending::next_index`] gave.
@@ -119,6 +136,15 @@ impl Pending {
         self.bytes += asked.cost;
         self.entries.push_back(Entry { index: self.next, state: State::Waiting(asked) });
         self.next += 1;
+    }
+
+    /// A Redis client's request, whose tasks have the numbers from [`Pending::next_index`] on.
+    pub(super) fn owe(&mut self, owed: Owed) {
+        let (tasks, missing) = (owed.tasks.len() as u64, owed.missing());
+        *self.count(if owed.reads() { What::Read } else { What::Write }) += missing;
+        self.bytes += owed.cost();
+        self.entries.push_back(Entry { index: self.next, state: State::Owed(Box::new(owed)) });
+        self.next += tasks;
     }
 
     /// Appends an answer behind all that are waited for.
@@ -136,23 +162,116 @@ impl Pending {
 
     /// Takes an answer. One for a request that has its answer already is ignored.
     pub(super) fn settle(&mut self, index: u64, reply: Reply) {
-        let Ok(at) = self.entries.binary_search_by_key(&index, |entry| entry.index) else { return };
-        let state = &mut self.entries[at].state;
-        let State::Waiting(asked) = state else { return };
-        let what = asked.what;
-        let mut asked = asked.clone();
-        let brought = match &reply {
-            Reply::Value(value) | Reply::Swapped(value) => value.clone(),
-            Reply::Page(page) => Some(page.clone()),
-            Reply::Told(told) => told.text.clone(),
-            _ => None,
-        };
-        if let Some(value) = brought {
-            asked.cost += value.len();
-            self.bytes += value.len();
+        let Some(at) = self.find(index) else { return };
+        let entry = &mut self.entries[at];
+        match &mut entry.state {
+            State::Owed(owed) => {
+                self.stirred = true;
+                let (reads, before) = (owed.reads(), owed.cost());
+                let task = usize::try_from(index - entry.index).unwrap_or(usize::MAX);
+                let taken = owed.take(task, reply);
+                let relayed = taken == Taken::Done && owed.tasks[task].is_relayed_write();
+                self.relayed -= usize::from(relayed);
+                let after = owed.cost();
+                self.bytes = (self.bytes + after).saturating_sub(before);
+                match taken {
+                    Taken::Done => *self.count(if reads { What::Read } else { What::Write }) -= 1,
+                    Taken::Again => self.again.push(index),
+                    Taken::Ignored => {}
+                }
+            }
+            State::Waiting(_) => {
+                let State::Waiting(mut asked) = std::mem::replace(&mut entry.state, State::Encoded(BytesMut::new()))
+                else {
+                    return;
+                };
+                let what = asked.what;
+                let brought = brought(&reply);
+                asked.cost += brought;
+                entry.state = State::Answered(asked, reply);
+                self.bytes += brought;
+                *self.count(what) -= 1;
+            }
+            State::Answered(..) | State::Encoded(_) => {}
         }
-        *state = State::Answered(asked, reply);
-        *self.count(what) -= 1;
+    }
+
+    /// Whether a Redis client's task was answered since this was last asked.
+    pub(super) fn was_stirred(&mut self) -> bool {
+        std::mem::take(&mut self.stirred)
+    }
+
+    /// The tasks that must be done elsewhere, in order. A write waits until no later one of its key is out, for it would be
+    /// executed after that; if a later one was executed meanwhile, it is too late for it.
+    pub(super) fn redo(&mut self, conn: u32) -> Vec<Order> {
+        if self.again.is_empty() {
+            return Vec::new();
+        }
+        let mut again = std::mem::take(&mut self.again);
+        again.sort_unstable();
+        again.dedup();
+        let mut orders = Vec::new();
+        for index in &again {
+            match self.later(*index, &again) {
+                Later::Out => self.again.push(*index),
+                Later::Executed => self.give_up(*index),
+                Later::None => orders.extend(self.order(*index, conn)),
+            }
+        }
+        orders
+    }
+
+    /// The task as the relay takes it; from now on it is there.
+    pub(super) fn order(&mut self, index: u64, conn: u32) -> Option<Order> {
+        let at = self.find(index)?;
+        let entry = &mut self.entries[at];
+        let State::Owed(owed) = &mut entry.state else { return None };
+        let task = usize::try_from(index - entry.index).unwrap_or(usize::MAX);
+        let order = owed.order(task, Token { conn, index })?;
+        self.relayed += usize::from(order.job.is_write());
+        Some(order)
+    }
+
+    fn later(&self, index: u64, again: &[u64]) -> Later {
+        let Some(hash) = self.hash_of_write(index) else { return Later::None };
+        let mut found = Later::None;
+        for entry in self.entries.iter().filter(|entry| entry.index > index) {
+            let State::Owed(owed) = &entry.state else { continue };
+            for (number, task) in (entry.index..).zip(&owed.tasks).filter(|(_, task)| task.writes(hash)) {
+                if task.is_executed() {
+                    return Later::Executed;
+                }
+                if task.is_out() && !again.contains(&number) {
+                    found = Later::Out;
+                }
+            }
+        }
+        found
+    }
+
+    fn hash_of_write(&self, index: u64) -> Option<u64> {
+        let entry = &self.entries[self.find(index)?];
+        let State::Owed(owed) = &entry.state else { return None };
+        let task = owed.tasks.get(usize::try_from(index - entry.index).ok()?)?;
+        task.job.is_write().then_some(task.hash)
+    }
+
+    /// Ends a task that came back as undone.
+    fn give_up(&mut self, index: u64) {
+        let Some(at) = self.find(index) else { return };
+        let entry = &mut self.entries[at];
+        let State::Owed(owed) = &mut entry.state else { return };
+        let what = if owed.reads() { What::Read } else { What::Write };
+        if owed.give_up(usize::try_from(index - entry.index).unwrap_or(usize::MAX)) {
+            *self.count(what) -= 1;
+        }
+    }
+
+    fn find(&self, index: u64) -> Option<usize> {
+        let at = self.entries.partition_point(|entry| entry.index <= index).checked_sub(1)?;
+        let entry = &self.entries[at];
+        let numbers = if let State::Owed(owed) = &entry.state { owed.tasks.len() as u64 } else { 1 };
+        (index < entry.index + numbers).then_some(at)
     }
 
     /// Moves the answers whose turn it is to `out`, until that holds `enough`.
@@ -160,7 +279,11 @@ impl Pending {
         while let Some(entry) = self.entries.front().filter(|_| out.rest().len() < enough) {
             match &entry.state {
                 State::Waiting(_) => break,
-                State::Answered(asked, reply) => encode(out.end(), dialect, asked.form, &asked.answer(reply)),
+                State::Owed(owed) if owed.missing() > 0 => break,
+                State::Owed(owed) => owed.encode(out.end()),
+                State::Answered(asked, reply) => {
+                    encode(out.end(), dialect, asked.echo.form, &asked.echo.answer(asked.what, reply));
+                }
                 State::Encoded(answers) => out.end().extend_from_slice(answers),
             }
             self.bytes -= entry.cost();
@@ -179,64 +302,54 @@ impl Pending {
     }
 }
 
+/// What became of the later writes of a key.
+enum Later {
+    None,
+    Out,
+    Executed,
+}
+
+/// The bytes that an answer brings.
+pub(super) fn brought(reply: &Reply) -> usize {
+    use common::update::Updated;
+    match reply {
+        Reply::Value(value) | Reply::Swapped(value) => value.as_ref().map_or(0, |value| value.len()),
+        Reply::Updated(Updated::Done { old } | Updated::Unchanged { old }) => old.as_ref().map_or(0, |old| old.len()),
+        Reply::Updated(Updated::Text(text)) => text.len(),
+        Reply::Keys(keys) => keys.keys.iter().map(|key| key.0.len() + size_of_val(key)).sum(),
+        Reply::Page(page) => page.len(),
+        Reply::Told(told) => told.text.as_ref().map_or(0, |text| text.len()),
+        _ => 0,
+    }
+}
+
 impl Entry {
     fn cost(&self) -> usize {
         match &self.state {
             State::Waiting(asked) | State::Answered(asked, _) => asked.cost,
+            State::Owed(owed) => owed.cost(),
             State::Encoded(answers) => answers.capacity(),
         }
     }
-}
 
-impl Asked {
-    fn answer<'a>(&'a self, reply: &'a Reply) -> Answer<'a> {
-        let (key, value) = (&self.key, self.value.as_deref());
-        match reply {
-            Reply::Written(outcome) => Answer::Written { key, value, outcome: *outcome },
-            Reply::Value(Some(value)) => Answer::Value { key, value },
-            Reply::Value(None) => Answer::Missing { key },
-            Reply::Page(text) if self.what == What::Admin => {
-                let (done, text) = (text.first() == Some(&b'+'), text.get(1..).unwrap_or_default());
-                let word = std::str::from_utf8(key).unwrap_or_default();
-                Answer::Admin { word, done, text: std::str::from_utf8(text).unwrap_or_default() }
-            }
-            Reply::Page(page) => Answer::Page(page),
-            Reply::Swapped(old) => Answer::Swapped { key, old: old.as_deref() },
-            Reply::Told(told) => self.told(told),
-            // Never asked for by a request of this dialect.
-            Reply::Extent(_) | Reply::Updated(_) | Reply::Lasts(_) => Answer::Failed("an answer to another question"),
-            Reply::Refused(refusal) => refused(*refusal, self.explain),
-            Reply::Unknown(why) if self.what == What::Swap => {
-                Answer::SwapUnknown { key, value: value.unwrap_or_default(), why }
-            }
-            Reply::Unknown(why) => Answer::Unknown { key, value, why },
+    fn waits(&self) -> bool {
+        match &self.state {
+            State::Waiting(_) => true,
+            State::Owed(owed) => owed.missing() > 0,
+            State::Answered(..) | State::Encoded(_) => false,
         }
-    }
-
-    fn told<'a>(&self, told: &'a Told) -> Answer<'a> {
-        let text = told.text.as_deref();
-        match text {
-            Some(why) if told.word == Told::FAILED => Answer::Failed(std::str::from_utf8(why).unwrap_or_default()),
-            _ => Answer::Told { word: told.word, text, counted: told.counted },
-        }
-    }
-}
-
-/// A refusal as an answer; `explain` adds the reason, which the courses' clients do not expect.
-pub(super) fn refused<'a>(refusal: Refusal, explain: bool) -> Answer<'a> {
-    match refusal {
-        Refusal::NotResponsible => Answer::NotResponsible,
-        Refusal::WriteLocked => Answer::WriteLock,
-        Refusal::Unavailable(why) => Answer::Stopped(explain.then_some(why)),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use common::text::Form;
+
     use super::*;
 
     fn asked(what: What, hash: u64) -> Asked {
-        Asked { hash, what, key: Bytes::new(), value: None, form: Form::Binary, explain: true, cost: 1 }
+        Asked { hash, what, echo: Echo::nothing(Form::Binary), cost: 1 }
     }
 
     #[test]

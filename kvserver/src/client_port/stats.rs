@@ -41,6 +41,11 @@ impl Stats {
         *counts = Counts::default();
     }
 
+    /// All requests of clients.
+    pub(super) fn requests(&self) -> u64 {
+        [&self.gets, &self.writes, &self.others].iter().map(|counter| counter.load(Relaxed)).sum()
+    }
+
     /// Prometheus text.
     pub(super) fn metrics(&self, memory: &Memory) -> String {
         let of = |counter: &AtomicU64| counter.load(Relaxed);

@@ -6,24 +6,36 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use common::Outcome;
+use common::blob::Blob;
 use common::control::Wish;
+use common::forward::{Job, Keys};
 use common::position::Position;
+use common::sessions::Sessions;
 use common::text::{Whole, encode_page};
+use common::update::{Expiry, Only, Update, Updated, Wrong};
+use common::{Outcome, Time};
 
-use crate::replica::{Read, Refusal, Reply, Scan, Token, Told, Write, WriteOp};
+use crate::relay::Once;
+use crate::relay::core::Order;
+use crate::replica::{Lasting, Read, Refusal, Reply, Scan, Token, Told, Write, WriteOp};
 use crate::replies::Replies;
+
+/// The wall clock, in milliseconds since the Unix epoch.
+pub(super) const WALL: u64 = 1_700_000_000_000;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Stub {
     replies: Arc<Replies>,
+    ids: Arc<Mutex<Sessions>>,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     map: BTreeMap<Vec<u8>, Bytes>,
+    until: BTreeMap<Vec<u8>, u64>,
+    relayed: Vec<Job>,
     holding: bool,
     alone: bool,
     held: Vec<(Token, Option<Write>, Bytes)>,
@@ -32,7 +44,8 @@ struct State {
 
 impl Stub {
     pub(super) fn new(replies: Arc<Replies>) -> Arc<Stub> {
-        Arc::new(Stub { replies, state: Mutex::default() })
+        let ids = Arc::new(Mutex::new(Sessions::new(1, Time(0), WALL)));
+        Arc::new(Stub { replies, ids, state: Mutex::default() })
     }
 
     /// Answers at once, with what was asked.
@@ -111,6 +124,45 @@ impl Stub {
         }
     }
 
+    pub(super) fn lasting(&self, key: &[u8]) -> Read<'static> {
+        let state = self.state.lock().unwrap();
+        let lasting = match state.map.contains_key(key) {
+            false => Lasting::Missing,
+            true => state.until.get(key).map_or(Lasting::Forever, |at| Lasting::Until(*at)),
+        };
+        Read::Lasts(lasting)
+    }
+
+    pub(super) fn once(&self, now: Time) -> Once {
+        Once::of(&self.ids, now)
+    }
+
+    /// Answers as another server would, which has the same map.
+    pub(super) fn relay(&self, order: Order) {
+        let Order { token, job, request, doubt, .. } = order;
+        let reply = {
+            let mut state = self.state.lock().unwrap();
+            state.relayed.push(job.clone());
+            match job {
+                Job::Read(key) => Reply::Value(state.map.get(&key.0[..]).cloned()),
+                Job::Lasts(_) => Reply::Lasts(Lasting::Forever),
+                Job::Keys { .. } => {
+                    let keys = state.map.keys().map(|key| Blob(Bytes::from(key.clone()))).collect();
+                    Reply::Keys(Keys { keys, next: None })
+                }
+                Job::Write { key, what } => {
+                    state.apply_anyhow(Write { key: key.0, op: what.into(), request, retry: doubt })
+                }
+            }
+        };
+        self.replies.complete(token, reply);
+    }
+
+    /// What was done elsewhere.
+    pub(super) fn relayed(&self) -> usize {
+        self.state.lock().unwrap().relayed.len()
+    }
+
     pub(super) fn wish(&self, wish: &Wish, token: Token) {
         self.replies.complete(token, Reply::Page(Bytes::from(format!("+{wish:?}"))));
     }
@@ -137,16 +189,71 @@ impl State {
         if write.key.starts_with(b"lost") {
             return Reply::Unknown("no answer from a replica");
         }
+        self.apply_anyhow(write)
+    }
+
+    fn apply_anyhow(&mut self, write: Write) -> Reply {
         let (key, op) = (write.key.to_vec(), write.op.clone());
         self.writes.push(write);
         if let WriteOp::Swap(value) = op {
             return Reply::Swapped(self.map.insert(key, value));
         }
+        if let WriteOp::Update(update) = op {
+            return Reply::Updated(self.update(key, update));
+        }
         Reply::Written(match op {
-            WriteOp::Swap(_) | WriteOp::Probe | WriteOp::Update(_) => Outcome::Missing,
-            WriteOp::Put(value) => self.map.insert(key, value).map_or(Outcome::Created, |_| Outcome::Updated),
+            WriteOp::Swap(_) | WriteOp::Update(_) | WriteOp::Probe => Outcome::Missing,
+            WriteOp::Put(value) => self.put(key, value).map_or(Outcome::Created, |_| Outcome::Updated),
             WriteOp::Delete => self.map.remove(&key).map_or(Outcome::Missing, |_| Outcome::Deleted),
         })
+    }
+}
+
+impl State {
+    fn put(&mut self, key: Vec<u8>, value: Bytes) -> Option<Bytes> {
+        self.until.remove(&key);
+        self.map.insert(key, value)
+    }
+
+    /// As much of it as the port's tests look at.
+    fn update(&mut self, key: Vec<u8>, update: Update) -> Updated {
+        let old = self.map.get(&key).cloned();
+        match update {
+            Update::Set { only: Only::Missing, .. } if old.is_some() => Updated::Unchanged { old },
+            Update::Set { only: Only::Present, .. } if old.is_none() => Updated::Unchanged { old },
+            Update::Set { value, expiry, .. } => {
+                match expiry {
+                    Expiry::At(at) => drop(self.until.insert(key.clone(), at)),
+                    Expiry::Never => drop(self.until.remove(&key)),
+                    Expiry::Keep => {}
+                }
+                self.map.insert(key, value);
+                Updated::Done { old }
+            }
+            Update::Take => {
+                self.map.remove(&key);
+                if old.is_some() { Updated::Done { old } } else { Updated::Unchanged { old } }
+            }
+            Update::Add(number) => {
+                let text = old.as_deref().map_or("0".into(), String::from_utf8_lossy);
+                let Ok(before) = text.parse::<i64>() else { return Updated::Wrong(Wrong::NotInteger) };
+                self.map.insert(key, Bytes::from((before + number).to_string()));
+                Updated::Number(before + number)
+            }
+            Update::AddFloat(text) => Updated::Text(text),
+            Update::Append(more) => {
+                let value = [&old.unwrap_or_default()[..], &more[..]].concat();
+                let length = value.len() as u64;
+                self.map.insert(key, Bytes::from(value));
+                Updated::Length(length)
+            }
+            Update::Expire { at, .. } if old.is_some() => {
+                self.until.insert(key, at);
+                Updated::Done { old }
+            }
+            Update::Persist if self.until.remove(&key).is_some() => Updated::Done { old },
+            Update::Expire { .. } | Update::Persist => Updated::Unchanged { old },
+        }
     }
 }
 

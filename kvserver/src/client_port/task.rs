@@ -64,7 +64,10 @@ enum End {
 pub(super) async fn serve(mut stream: TcpStream, shared: &Shared) {
     tune(&stream);
     let trusted = stream.peer_addr().is_ok_and(|addr| addr.ip().to_canonical().is_loopback());
-    let (session, me) = (Session::new(&shared.settings, trusted), shared.replies.register());
+    let (mut session, me) = (Session::new(&shared.settings, trusted), shared.replies.register());
+    if let Ok(addr) = stream.peer_addr() {
+        session.set_peer(addr);
+    }
     let account = shared.memory.account(me.conn());
     let mut connection = Connection { session, shared, me, account, moved: 0, replies: Vec::new() };
     let ended = connection.run(&mut stream).await;

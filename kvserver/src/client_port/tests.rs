@@ -33,7 +33,7 @@ async fn server(settings: Settings) -> Server {
     let replies = Replies::new();
     let stub = Stub::new(replies.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = ClientPort::with(listener, settings, Backend::Stub(stub.clone()), replies).unwrap();
+    let port = ClientPort::with(listener, settings, Backend::Stub(stub.clone()), replies, Arc::default()).unwrap();
     Server { port, stub }
 }
 
@@ -391,13 +391,13 @@ async fn connections_over_the_limit_are_told_so() {
 }
 
 #[tokio::test]
-async fn browsers_are_hung_up_on_and_redis_clients_told() {
+async fn browsers_are_hung_up_on_and_redis_clients_served() {
     let server = server(settings()).await;
     assert_eq!(server.session(b"POST / HTTP/1.1\r\nput k v\r\n").await, "");
     assert_eq!(server.session(b"GET / HTTP/1.1\r\nHost: localhost\r\nput k v\r\n\r\n").await, "GET_ERROR / HTTP/1.1\n");
     assert_eq!(server.session(b"get k\n").await, "GET_ERROR k\n");
-    let redis = server.session(b"*1\r\n$4\r\nPING\r\n").await;
-    assert_eq!(redis, "-ERR Redis protocol is not served by this version\n");
+    let redis = server.session(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\nPING\r\nput k v\r\n").await;
+    assert_eq!(redis, "$-1\n+PONG\n-ERR unknown command 'put', with args beginning with: 'k' 'v' \n");
     assert!(server.session(b"get k\n*1\r\n").await.contains("\nFAILED unknown request `*1`"));
 }
 

@@ -84,7 +84,7 @@ async fn session(
     peer.outbox(purpose).open(stream.clone());
     match purpose {
         Purpose::Pulse => node.want_beacon(),
-        Purpose::Data | Purpose::Probe | Purpose::Question => node.link_up(peer.node),
+        Purpose::Data | Purpose::Probe | Purpose::Question | Purpose::Forward => node.link_up(peer.node),
     }
     Ok(peer.outbox(purpose).pump(&stream).await?)
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{hello, receive, tune};
 use crate::node::Node;
-use crate::{pulse, questions};
+use crate::{pulse, questions, relay};
 
 /// Connections that have not said who they are. For a further one the oldest is closed: peers and the ECS speak at once.
 const STRANGERS: usize = 64;
@@ -133,6 +133,9 @@ async fn serve(node: Arc<Node>, met: Met) {
             main.spawn(async move {
                 match TcpStream::from_std(stream) {
                     Ok(stream) if hello.purpose == Purpose::Question => questions::serve(&node, stream, rest).await,
+                    Ok(stream) if hello.purpose == Purpose::Forward => {
+                        relay::serve(node, from, stream, rest, &end).await;
+                    }
                     Ok(stream) => receive(&node, from, stream, rest, &end).await,
                     Err(error) => log::warn!("data connection from {from}: {error}"),
                 }

@@ -75,6 +75,7 @@ struct Inbound {
     stranger: bool,
     data: CancellationToken,
     pulse: CancellationToken,
+    jobs: CancellationToken,
 }
 
 impl Links {
@@ -160,8 +161,7 @@ impl Links {
     pub(crate) fn close(&self) {
         self.peers.write().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(|peer| peer.gone.cancel());
         for (_, inbound) in std::mem::take(&mut *self.lock()) {
-            inbound.data.cancel();
-            inbound.pulse.cancel();
+            inbound.cancel();
         }
     }
 
@@ -190,12 +190,15 @@ impl Links {
         }
         let entry = inbound.entry(from.node).or_insert_with(|| Inbound::new(*from));
         if entry.identity.boot < from.boot {
-            entry.data.cancel();
-            entry.pulse.cancel();
+            entry.cancel();
             *entry = Inbound::new(*from);
         }
         entry.stranger &= table.is_none();
-        let slot = if purpose == Purpose::Data { &mut entry.data } else { &mut entry.pulse };
+        let slot = match purpose {
+            Purpose::Data => &mut entry.data,
+            Purpose::Forward => &mut entry.jobs,
+            Purpose::Pulse | Purpose::Probe | Purpose::Question => &mut entry.pulse,
+        };
         std::mem::replace(slot, fresh.clone()).cancel();
         Ok(fresh)
     }
@@ -207,7 +210,13 @@ impl Links {
 
 impl Inbound {
     fn new(identity: Identity) -> Inbound {
-        Inbound { identity, stranger: true, data: CancellationToken::new(), pulse: CancellationToken::new() }
+        let (data, pulse, jobs) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        Inbound { identity, stranger: true, data, pulse, jobs }
+    }
+
+    /// Ends all its connections.
+    fn cancel(&self) {
+        [&self.data, &self.pulse, &self.jobs].into_iter().for_each(CancellationToken::cancel);
     }
 }
 

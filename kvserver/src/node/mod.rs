@@ -41,6 +41,7 @@ use wishes::Wishes;
 
 use crate::links::Links;
 use crate::questions::Questions;
+use crate::relay::Relay;
 use crate::replica::{Event, Read, Refusal, Reply, Scan, Token, Traffic, Write};
 use crate::replies::Replies;
 
@@ -65,6 +66,7 @@ pub struct Node {
     replies: Arc<Replies>,
     metrics: Metrics,
     questions: Questions,
+    relay: Relay,
     audits: Audits,
     moves: Moves,
     traffic: Traffic,
@@ -130,6 +132,13 @@ impl Node {
         let (slot, last) = serving.slots.at(at);
 
         serving.slots.with(self, slot, |replica, out| replica.scan(now, last, after, token, out))
+    }
+
+    /// Lists keys of a slot; None: the answer comes for the token.
+    pub fn keys(&self, now: Time, slot: Slot, from: u64, count: u32, token: Token) -> Option<Reply> {
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let listed = self.with_slot(slot, |replica, out| replica.keys(now, from, count, token, out));
+        listed.unwrap_or(Some(Reply::Refused(Refusal::Unavailable(UNREGISTERED))))
     }
 
     /// Starts a write; it is answered through [`Replies`], perhaps before this returns.
@@ -236,6 +245,10 @@ impl Node {
 
     pub(crate) fn links(&self) -> &Links {
         &self.links
+    }
+
+    pub(crate) fn relaying(&self) -> &Relay {
+        &self.relay
     }
 
     pub(crate) fn store(&self) -> &Store {

@@ -18,6 +18,7 @@ use super::store::Reports;
 use super::{Asks, Ecs, Metrics, Node, NodeOptions, Store, Wishes, ticker};
 use crate::links::{self, Links};
 use crate::questions::Questions;
+use crate::relay::Relay;
 use crate::replica::Traffic;
 use crate::replies::Replies;
 use crate::{auditor, checkpointer, pulse, registrar};
@@ -47,6 +48,7 @@ impl Node {
         listener.set_nonblocking(true)?;
         let peer_addr = format!("{}:{}", options.peer_host, listener.local_addr()?.port());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let relay = Relay::new(me.node, &replies);
         let node = Arc::new(Node {
             me,
             started,
@@ -58,6 +60,7 @@ impl Node {
             replies,
             metrics: Metrics::default(),
             questions: Questions::default(),
+            relay,
             audits: super::audits::Audits::default(),
             moves: super::moves::Moves::default(),
             traffic: Traffic::new(options.move_rate),
@@ -78,6 +81,7 @@ impl Node {
         node.start_pulse(runtime, listener)?;
         node.start_threads()?;
         main.spawn(node.clone().flushing());
+        main.spawn(node.clone().relaying_jobs());
         if node.standalone() {
             let (cluster, meta) = node.alone();
             node.welcome(cluster, meta)?;
@@ -92,6 +96,18 @@ impl Node {
             () = self.stop.cancelled() => {}
             () = self.links.flusher() => {}
         }
+    }
+
+    async fn relaying_jobs(self: Arc<Self>) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = self.clone().relay_driver() => {}
+        }
+    }
+
+    /// Waits until everything is to end.
+    pub(crate) async fn until_halted(&self) {
+        self.stop.cancelled().await;
     }
 
     async fn registered(self: Arc<Self>) {

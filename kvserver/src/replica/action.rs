@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::control::Ask;
+use common::forward::Keys;
 use common::peer::PeerMsg;
 use common::update::{Update, Updated};
 use common::{Epoch, NodeId, Outcome, RequestId, View};
@@ -191,6 +192,8 @@ pub enum Reply {
     Value(Option<Bytes>),
     /// How long the key a [`super::Replica::lasting`] asked for lasts.
     Lasts(Lasting),
+    /// The keys that were asked for.
+    Keys(Keys),
     /// The page a scan asked for; see [`common::text::Page`].
     Page(Bytes),
     /// What the slot holds, for a [`Want::Extent`](super::reads::Want); see [`Extent`].

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use common::forward::Keys;
 use common::position::Position;
 use common::text::encode_page;
 use common::{Entry, LogId, Outcome, Seq, Time};
@@ -125,6 +126,11 @@ impl Replica {
         let (first, last) = (map.all().find(there), map.all().rev().find(there));
         let key = |found: Option<(&[u8], Held<'_>)>| found.map(|(key, _)| Bytes::copy_from_slice(key));
         Extent { records: (map.len() - past) as u64, first: key(first), last: key(last) }
+    }
+
+    /// Keys in the order of their places, from one on, without those whose deadline has passed.
+    pub(super) fn keys_now(&self, now: Time, from: u64, count: usize) -> Keys {
+        self.log.image.map.keys_from(from, count, |held| !self.is_past(now, held))
     }
 
     fn is_past(&self, now: Time, held: &Held<'_>) -> bool {

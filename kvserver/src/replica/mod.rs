@@ -506,6 +506,17 @@ impl Replica {
         self.wait_to_read(now, Want::Extent, token, out).map(Err)
     }
 
+    /// Lists keys in the order of their places, from one on: linearizable like a read, of all keys at once. None: the answer
+    /// comes as an [`Action::Reply`]. `now` must have been read after the question arrived.
+    pub fn keys(&mut self, now: Time, from: u64, count: usize, token: Token, out: &mut Vec<Action>) -> Option<Reply> {
+        match self.leave(now, None) {
+            Leave::Now => return Some(Reply::Keys(self.keys_now(now, from, count))),
+            Leave::Refused(refusal) => return Some(Reply::Refused(refusal)),
+            Leave::AskCoordinator | Leave::Confirm | Leave::Remove | Leave::Wait => {}
+        }
+        self.wait_to_read(now, Want::Keys { from, count }, token, out).map(Reply::Refused)
+    }
+
     /// Lets a read wait, unless too many do.
     fn wait_to_read(&mut self, now: Time, want: Want, token: Token, out: &mut Vec<Action>) -> Option<Refusal> {
         if self.reads.waiting.len() >= MAX_WAITING {
@@ -645,6 +656,7 @@ impl Replica {
                 let reply = match want {
                     Want::Key(key) => Reply::Value(self.held(key).map(|held| reads::shared(held.value, out))),
                     Want::Lasting(key) => Reply::Lasts(Lasting::of(self.held(key))),
+                    Want::Keys { from, count } => Reply::Keys(self.keys_now(now, *from, *count)),
                     Want::Extent => Reply::Extent(self.extent_now(now)),
                     Want::Page { last, after } => Reply::Page(self.page(now, *last, after.as_deref())),
                 };

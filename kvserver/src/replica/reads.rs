@@ -23,7 +23,7 @@ impl Asker {
     pub(super) fn key(&self) -> Option<&Bytes> {
         match self {
             Asker::Client { want: Want::Key(key) | Want::Lasting(key), .. } => Some(key),
-            Asker::Client { want: Want::Page { .. } | Want::Extent, .. } => None,
+            Asker::Client { want: Want::Page { .. } | Want::Extent | Want::Keys { .. }, .. } => None,
             Asker::Member { key, .. } => key.as_ref(),
         }
     }
@@ -40,6 +40,8 @@ pub(super) enum Want {
     Page { last: Position, after: Option<Bytes> },
     /// How many records there are, and the outermost keys.
     Extent,
+    /// Keys from a place on, about so many.
+    Keys { from: u64, count: usize },
 }
 
 /// What a read waits for.

@@ -12,12 +12,16 @@ use std::ops::Bound;
 use bytes::Bytes;
 use common::Op;
 use common::blob::Blob;
+use common::forward::{Keys, PLACES, place};
 use common::peer::Leaf;
 use common::update::Becomes;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// Leaves per slot.
 pub const LEAVES: u16 = 1024;
+
+/// In at most about so many pieces all keys are listed.
+const PIECES: usize = 64;
 
 /// Committed records, ordered by key.
 #[derive(Clone, Debug, Default)]
@@ -259,6 +263,27 @@ impl SlotMap {
     pub fn after(&self, after: Option<&[u8]>) -> impl Iterator<Item = (&[u8], Held<'_>)> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.records.range::<[u8], _>((start, Bound::Unbounded)).map(|(key, value)| (&**key, value.held()))
+    }
+
+    /// About `count` keys from this place on, in the order of places. All keys of one place are told together, and
+    /// only those of which `there` says so.
+    ///
+    /// The records are not kept in that order, so all keys are looked at. Therefore a long list is told in few pieces
+    /// whatever `count` says.
+    #[must_use]
+    pub fn keys_from(&self, from: u64, count: usize, there: impl Fn(&Held<'_>) -> bool) -> Keys {
+        let count = count.max(self.records.len() / PIECES).max(1);
+        let records = self.records.iter().filter(|(_, held)| there(&held.held()));
+        let mut found: Vec<(u64, &[u8])> = records.map(|(key, _)| (place(key), &**key)).collect();
+        found.retain(|(place, _)| *place >= from);
+        if found.len() > count {
+            found.select_nth_unstable(count - 1);
+            let last = found[..count].iter().map(|(place, _)| *place).max().unwrap_or(PLACES);
+            found.retain(|(place, _)| *place <= last);
+            let next = Some(last + 1).filter(|next| *next < PLACES);
+            return Keys { keys: found.into_iter().map(|(_, key)| Blob(Bytes::copy_from_slice(key))).collect(), next };
+        }
+        Keys { keys: found.into_iter().map(|(_, key)| Blob(Bytes::copy_from_slice(key))).collect(), next: None }
     }
 
     /// The leaf a key belongs to.

@@ -1,4 +1,4 @@
-//! Request ids for exactly-once writes.
+//! Request ids for exactly-once writes: for a client, and for a server that sees to the writes of clients without ids.
 //!
 //! A server keeps the last [`WINDOW`] results of a session and slot. So that it never has to forget one that is still
 //! wanted, a session never has requests open that are further apart than that; when its oldest is stuck, the next write
@@ -10,8 +10,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use common::retry::WINDOW;
-use common::{ClientId, Time};
+use crate::ids::ClientId;
+use crate::retry::WINDOW;
+use crate::time::Time;
 
 /// After this long a session takes no new requests.
 const LIFETIME: Duration = Duration::from_secs(30);
