@@ -183,9 +183,8 @@ fn land(homes: &mut [NodeId], newcomer: NodeId, border: usize, quota: usize, wei
         };
         // Nobody gives its last slot, however light it is.
         let has_more = |owner: NodeId| loads.get(&owner).is_some_and(|slots| *slots > 1);
-        let gives = |at: usize, owner: NodeId| {
-            homes[at] == owner && has_more(owner) && load(owner, 0) > load(newcomer, 1)
-        };
+        let gives =
+            |at: usize, owner: NodeId| homes[at] == owner && has_more(owner) && load(owner, 0) > load(newcomer, 1);
         let from_right = gives(right, right_owner) && (alone || load(right_owner, 0) >= load(left_owner, 0));
         let from_left = gives(left, left_owner) && !alone;
         let (at, owner) = match (from_left, from_right) {

@@ -60,7 +60,8 @@ pub(crate) fn without(cluster: &Cluster, reports: &Reports, node: NodeId) -> Str
         .iter()
         .map(|(copies, (slots, records))| json!({ "copies": copies, "slots": slots, "records": records }))
         .collect();
-    let plan = planner::leave(&cluster.homes(), node, &Weights::of(cluster.nodes())).filter(|plan| !plan.moves.is_empty());
+    let plan =
+        planner::leave(&cluster.homes(), node, &Weights::of(cluster.nodes())).filter(|plan| !plan.moves.is_empty());
     let why = plan.map_or_else(|| "nobody else has a share".to_string(), |plan| plan.to_string());
     json!({
         "without": address(cluster, node), "fails_over": coordinates, "bytes_to_copy": to_copy, "left": copies, "why": why,

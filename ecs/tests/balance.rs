@@ -10,7 +10,9 @@ use ecs::planner::{self, Weights};
 const SLOTS: usize = 256;
 
 fn grown(servers: u64, vnodes: u16) -> Vec<NodeId> {
-    (2..=servers).fold(vec![NodeId(1); SLOTS], |homes, node| planner::join(&homes, NodeId(node), vnodes, &Weights::default()).homes)
+    (2..=servers).fold(vec![NodeId(1); SLOTS], |homes, node| {
+        planner::join(&homes, NodeId(node), vnodes, &Weights::default()).homes
+    })
 }
 
 /// Largest share over mean share.
@@ -51,7 +53,8 @@ fn no_ring_is_less_even_than_one_at_random() {
     for servers in 3..=20_u64 {
         for vnodes in [1, 8] {
             let homes = grown(servers, vnodes);
-            let died = planner::leave(&homes, NodeId(2), &Weights::default()).map_or_else(|| homes.clone(), |plan| plan.homes);
+            let died =
+                planner::leave(&homes, NodeId(2), &Weights::default()).map_or_else(|| homes.clone(), |plan| plan.homes);
             let evened = planner::balance(&homes, &Weights::default()).homes;
             let (joined, random) = (spread(&homes), at_random(servers, u64::from(vnodes)));
             let (after, even) = (spread(&died), spread(&evened));
