@@ -91,6 +91,14 @@ impl Placement {
         patient
     }
 
+    /// Whether `node` would hold a copy of the slot if it did not flap: it gets it back before long, and what it still has
+    /// spares it most of the catching up.
+    fn awaits(&self, view: &View, node: NodeId) -> bool {
+        let eligible = self.eligible.iter().copied().chain([node]).collect();
+        self.flapping.contains(&node)
+            && ring::preference(&self.homes, view.slot, &eligible, self.copies).contains(&node)
+    }
+
     /// How many copies there can be.
     #[must_use]
     pub fn copies(&self) -> usize {
@@ -288,6 +296,7 @@ impl World<'_> {
                 && self.reports.active(view)
                 && view.targets.iter().all(|target| view.isr.contains_key(target))
                 && view.isr.len() >= placement.copies()
+                && !placement.awaits(view, node.node)
         };
         let strays = self.reports.strays(node.node).iter();
         let views = strays.filter_map(|(slot, _)| self.cluster.view(*slot)).filter(settled);
