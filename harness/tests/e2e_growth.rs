@@ -32,9 +32,13 @@ fn wait(cluster: &Cluster, what: &str, done: impl FnMut() -> bool) {
 
 /// Starts a server whose `-b` is as given.
 fn newcomer(cluster: &Cluster, name: &str, bootstrap: &str) -> Process {
+    newcomer_with(cluster, name, bootstrap, &[])
+}
+
+fn newcomer_with(cluster: &Cluster, name: &str, bootstrap: &str, more: &[&str]) -> Process {
     let data = cluster.folder().join(name);
-    let args = [node::KVSERVER, "-p", "0", "-b", bootstrap].map(Into::into);
-    let args = args.into_iter().chain(["-d".into(), data.into_os_string()]).collect();
+    let args = [node::KVSERVER, "-p", "0", "-b", bootstrap].into_iter().chain(more.iter().copied()).map(Into::into);
+    let args = args.chain(["-d".into(), data.into_os_string()]).collect();
     let log = cluster.folder().join(format!("{name}.log"));
     let launch = Launch { name: name.to_owned(), program: NODE.into(), args, log, announces: "kvserver listening on " };
     Process::start(launch, HEAL).unwrap_or_else(|error| panic!("{error:#}"))
@@ -59,6 +63,25 @@ fn a_newcomer_finds_its_way_by_any_server_and_past_dead_addresses() {
     for server in [by_server.address(), by_list.address()] {
         assert!(keyrange.0.iter().any(|arc| arc.server == server), "{server} is not in {keyrange:?}");
     }
+}
+
+#[test]
+fn a_newcomer_that_no_server_can_reach_is_turned_back_and_may_come_again() {
+    let cluster = Cluster::start(NODE, 2, options(&["--patience-s", "2"], &[]));
+    let ledger = load(&cluster.addresses(), &pairs(500, 7));
+    let before = cluster.keyrange(1);
+    // It listens on 127.0.0.1 only, and says that it is elsewhere.
+    let mut lost = newcomer_with(&cluster, "lost", cluster.ecs(), &["--advertise", "127.0.0.99"]);
+    wait(&cluster, "undone join", || ask(&cluster, 1, "timeline").contains(" is undone: nothing has moved"));
+    wait(&cluster, "end of the change", || change(&cluster) == Value::Null);
+    assert_eq!(cluster.keyrange(1), before, "{}", cluster.logs(40));
+    assert_eq!(cluster.keyrange(2), before);
+    ledger.verify(&cluster.addresses()).unwrap_or_else(|what| panic!("{what}\n{}", cluster.logs(40)));
+    lost.kill().expect("its end");
+    let found = newcomer(&cluster, "lost", cluster.ecs());
+    cluster.settled(3, HEAL);
+    let all = [cluster.address(1), cluster.address(2), found.address().to_owned()];
+    ledger.verify(&all).unwrap_or_else(|what| panic!("{what}\n{}", cluster.logs(40)));
 }
 
 #[test]
