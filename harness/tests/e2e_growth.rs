@@ -121,7 +121,7 @@ fn of_two_changes_the_second_waits_and_then_comes() {
 fn a_join_survives_deaths_at_its_steps() {
     // So slow that one can be in the middle of it.
     let mut cluster = Cluster::start(NODE, 2, options(&["--slots", "64"], &["--move-rate", "300000"]));
-    let mut ledger = load(&cluster.addresses(), &pairs(10_000, 2));
+    let mut ledger = load(&cluster.addresses(), &pairs(60_000, 2));
     let writers = Writers::start(&cluster.addresses(), "w", 2, 100);
     writers.wait_for_acks(50, HEAL);
     let joiner = cluster.add();
@@ -140,9 +140,10 @@ fn a_join_survives_deaths_at_its_steps() {
         let before = change(&cluster);
         struck.push(format!("{step} with {} of {} slots done", before["done"], before["slots"]));
         if struck.len() % 2 == 1 {
+            // A slot that was being handed over at this moment waits for the ecs.
             cluster.kill9_ecs();
-            writers.wait_for_acks(writers.acks() + 20, HEAL);
             cluster.restart_ecs();
+            writers.wait_for_acks(writers.acks() + 20, HEAL);
             wait(&cluster, "word of the change", || {
                 let after = change(&cluster);
                 // What it is about is the same as before, and what was done still counts.
