@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use common::NodeId;
+use common::position::Position;
+use common::{NodeId, Slot};
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
@@ -44,21 +45,26 @@ pub(crate) fn moves(cluster: &Cluster, reports: &Reports, plan: &Plan) -> String
     json!({ "slots": slots, "bytes": bytes, "moves": rows, "servers": shares, "why": plan.to_string() }).to_string()
 }
 
-/// What a server's death would leave: how many copies of how many records, and whose its share would be.
+/// What a server's death would leave: how many copies of which part of the ring and of how many records, and whose its
+/// share would be.
 pub(crate) fn without(cluster: &Cluster, reports: &Reports, node: NodeId) -> String {
-    let mut left: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
+    let mut left: BTreeMap<usize, (Vec<Slot>, u64)> = BTreeMap::new();
     let (mut coordinates, mut to_copy) = (0, 0);
     for view in cluster.views() {
         let copies = view.isr.keys().filter(|member| **member != node).count();
         let (records, bytes) = reports.slot(view.slot).map_or((0, 0), |report| (report.records, report.bytes));
         let (slots, sum) = left.entry(copies).or_default();
-        (*slots, *sum) = (*slots + 1, *sum + records);
+        slots.push(view.slot);
+        *sum += records;
         coordinates += usize::from(view.coordinator == node);
         to_copy += if view.isr.contains_key(&node) { bytes } else { 0 };
     }
     let copies: Vec<Value> = left
         .iter()
-        .map(|(copies, (slots, records))| json!({ "copies": copies, "slots": slots, "records": records }))
+        .map(|(copies, (slots, records))| {
+            let ranges = ranges(slots, cluster.record().slots);
+            json!({ "copies": copies, "slots": slots.len(), "records": records, "ranges": ranges })
+        })
         .collect();
     let plan =
         planner::leave(&cluster.homes(), node, &Weights::of(cluster.nodes())).filter(|plan| !plan.moves.is_empty());
@@ -67,6 +73,16 @@ pub(crate) fn without(cluster: &Cluster, reports: &Reports, node: NodeId) -> Str
         "without": address(cluster, node), "fails_over": coordinates, "bytes_to_copy": to_copy, "left": copies, "why": why,
     })
     .to_string()
+}
+
+/// Which positions these slots are, both ends inclusive, neighbours in one; a key's position is the MD5 of its bytes.
+fn ranges(slots: &[Slot], of: u16) -> Vec<String> {
+    let runs = slots.chunk_by(|one, next| one.0 + 1 == next.0);
+    let range = |run: &[Slot]| {
+        let (first, last) = (run.first()?, run.last()?);
+        Some(format!("{}..{}", Position::first_of(*first, of), Position::last_of(*last, of)))
+    };
+    runs.filter_map(range).collect()
 }
 
 fn address(cluster: &Cluster, node: NodeId) -> String {

@@ -275,7 +275,10 @@ fn explain(plan: &Value) -> Option<String> {
         lines.push(format!("if {without} died now, {slots} slots would fail over, and there would be"));
         for row in plan["left"].as_array()? {
             let (copies, slots, records) = (number(row, "copies"), number(row, "slots"), number(row, "records"));
-            lines.push(format!("  {copies} copies of {slots} slots ({records} records)"));
+            let ranges: Vec<&str> = row["ranges"].as_array()?.iter().filter_map(Value::as_str).collect();
+            let ranges = ranges.join(", ");
+            lines
+                .push(format!("  {copies} copies of {slots} slots ({records} records): keys whose MD5 is in {ranges}"));
         }
         lines.push(format!("until {bytes} are copied"));
     }
@@ -312,8 +315,9 @@ mod tests {
         let expected = "2 slots move, 3.0 MB:\n  a:1 -> b:1: 2 slots, 9 records, 3.0 MB\n  a:1 (weight 50) is home of 4 slots, then of 2\nwhy: w";
         assert_eq!(explain(&plan).as_deref(), Some(expected));
         let without = json!({ "without": "a:1", "fails_over": 1, "bytes_to_copy": 0, "why": "w",
-            "left": [{ "copies": 2, "slots": 3, "records": 7 }] });
-        assert!(explain(&without).unwrap().contains("\n  2 copies of 3 slots (7 records)\n"));
+            "left": [{ "copies": 2, "slots": 3, "records": 7, "ranges": ["00..1f", "40..4f"] }] });
+        let left = "\n  2 copies of 3 slots (7 records): keys whose MD5 is in 00..1f, 40..4f\n";
+        assert!(explain(&without).unwrap().contains(left));
         assert_eq!(explain(&json!("none")), None);
     }
 }

@@ -1,10 +1,10 @@
 //! Any server takes any key: what this one cannot do for a client, another one does.
 //!
 //! [`core`] decides where a job goes and what is done when no answer comes; this is its shell. [`link`] is the connection to
-//! another server (made when it is first needed, kept until it breaks), [`serve`] the other end of one. Jobs for this server
+//! another server (made when it is first needed, kept until it breaks), `serve` the other end of one. Jobs for this server
 //! itself are done like a client's, under tokens of the relay's own.
 //!
-//! Bounds: jobs (in the core), bytes that wait for a peer ([`link`]), jobs and bytes of one peer under way ([`serve`]).
+//! Bounds: jobs (in the core), bytes that wait for a peer ([`link`]), jobs and bytes of one peer under way (`serve`).
 #![allow(clippy::disallowed_methods)] // shell: tasks and clocks
 
 pub mod core;
