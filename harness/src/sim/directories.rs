@@ -38,9 +38,12 @@ impl World {
         process.topology.nodes.get(&node).is_none_or(|info| self.servers[from].boot >= info.boot)
     }
 
-    /// Whether this is the process that the ECS knows under its identity.
+    /// Whether this is the process that the ECS knows under its identity. The number of its start does not say it alone: a
+    /// copy counts on from where it was made, and so does what it was made of.
     pub(super) fn is_the_one(&self, server: &Server) -> bool {
-        self.ecs.durable().nodes().get(&server.node).is_none_or(|info| info.boot == server.boot)
+        let here = |address: &str| self.at(address).is_some_and(|at| self.servers[at].place == server.place);
+        let known = self.ecs.durable().nodes().get(&server.node);
+        known.is_none_or(|info| info.boot == server.boot && here(&info.client_addr))
     }
 
     /// Whether another machine has, or had, the same identity.
