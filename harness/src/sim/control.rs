@@ -66,6 +66,10 @@ impl World {
         if process.conn.is_some_and(|present| present != conn || (process.welcomed && !broken)) {
             return;
         }
+        if std::mem::take(&mut process.refused) {
+            let at = self.now + self.rng.u64(100_000..500_000);
+            return self.queue.at(at, Event::Control { server: s, inc, conn });
+        }
         let waiting: Vec<Token> = process.desk.lose().collect();
         if let Some(old) = process.conn.take() {
             self.break_conn(old, Some(1_000));
@@ -111,9 +115,14 @@ impl World {
                 }
             }
             FromEcs::Refused { reason, fatal } => {
+                process.refused = true;
                 self.stats.bump("registrations refused");
                 if fatal {
                     self.turned_away(s, &reason);
+                } else if self.healed && self.servers[s].dubious && self.has_twin(s) {
+                    // It would wait for as long as the other one holds an only copy: its owner does what it says.
+                    self.stats.bump("copied directories given up");
+                    self.go_away(s, Gone::Copied);
                 }
             }
             FromEcs::Left { reason } => self.left(s, &reason),

@@ -102,9 +102,10 @@ impl World {
         self.all_are_there() && super::converge::whole(self).is_ok()
     }
 
-    /// Everybody runs, is connected with everybody, and has a working disk.
+    /// Everybody runs and is not about to stop, is connected with everybody, and has a working disk.
     pub(super) fn all_are_there(&self) -> bool {
-        let welcomed = |server: &Server| server.process.as_ref().is_some_and(|process| process.welcomed);
+        let welcomed =
+            |server: &Server| server.process.as_ref().is_some_and(|process| process.welcomed && !process.stopping);
         let well =
             |server: &Server| !server.takes_part() || (server.awake() && server.mood == Mood::Well && welcomed(server));
         let quiet = self.ecs.awake() && self.net.is_whole() && self.now >= self.calm_until;

@@ -95,6 +95,8 @@ pub(super) struct Process {
     pub(super) sessions: BTreeMap<u32, Session>,
     pub(super) conn: Option<u64>,
     pub(super) welcomed: bool,
+    /// Its last registration was refused: it waits before the next one.
+    pub(super) refused: bool,
     /// Requests that a replica will answer.
     pub(super) waiting: BTreeSet<Token>,
     pub(super) last_report: Report,
@@ -229,6 +231,7 @@ impl World {
             sessions: BTreeMap::new(),
             conn: None,
             welcomed: false,
+            refused: false,
             waiting: BTreeSet::new(),
             last_report: Report::default(),
             reported: 0,
