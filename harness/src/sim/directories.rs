@@ -46,6 +46,13 @@ impl World {
         known.is_none_or(|info| info.boot == server.boot && here(&info.client_addr))
     }
 
+    /// Whether the ECS knows another machine under the identity of `s`: what `s` holds counts for nothing.
+    pub(super) fn is_replaced(&self, s: usize) -> bool {
+        let node = self.servers[s].node;
+        let known = self.ecs.durable().nodes().get(&node).and_then(|info| self.at(&info.client_addr));
+        known.is_some_and(|at| at != s && self.servers[at].node == node)
+    }
+
     /// Whether another machine has, or had, the same identity.
     pub(super) fn has_twin(&self, s: usize) -> bool {
         let node = self.servers[s].node;

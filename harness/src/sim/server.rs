@@ -212,7 +212,8 @@ impl World {
         };
         let identity = server.identity();
         self.trace.line(self.now, || format!("s{s} starts as node {} boot {}", identity.node, identity.boot));
-        let views = if self.servers[s].dubious { &[] } else { self.ecs.views() };
+        let counts = !self.servers[s].dubious && !self.is_replaced(s);
+        let views = if counts { self.ecs.views() } else { &[] };
         self.checks.started(s, &identity, &images, views);
         let replicas = (0u16..).map(Slot).zip(images);
         let replicas: Vec<Replica> = replicas.map(|(slot, image)| Replica::new(slot, setup.clone(), image)).collect();
