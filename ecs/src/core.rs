@@ -17,6 +17,7 @@ use crate::handover::Order;
 use crate::pace::{Deferred, Pace};
 use crate::register::Caller;
 use crate::reports::Reports;
+use crate::twins::Twin;
 
 /// A server whose metadata is older than this for longer than this gets all of it.
 const META_PATIENCE: Duration = Duration::from_millis(300);
@@ -51,6 +52,8 @@ pub struct Ecs {
     pub(crate) last: Option<String>,
     /// Joiners whose join was undone.
     pub(crate) deferred: BTreeMap<NodeId, Deferred>,
+    /// Later starts of known servers at other addresses.
+    pub(crate) twins: BTreeMap<NodeId, Twin>,
     /// Why this ECS must not act: its state is older than what servers have seen.
     pub(crate) refusing: Option<String>,
     /// When metadata last changed.
@@ -77,6 +80,7 @@ impl Ecs {
             pace: None,
             last: None,
             deferred: BTreeMap::new(),
+            twins: BTreeMap::new(),
             refusing: None,
             changed: now,
             review: now,

@@ -53,6 +53,17 @@ pub enum Finding {
     Down(NodeId),
 }
 
+/// Whether the process that last registered runs, as far as is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Runs {
+    /// It is connected, or answers probes.
+    Yes,
+    /// It was heard not long ago, or this ECS has just started.
+    Perhaps,
+    /// It was judged down, or is not to be found.
+    No,
+}
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Stage {
     /// Known from an earlier run of the ECS, not heard yet.
@@ -331,6 +342,26 @@ impl Detector {
     #[must_use]
     pub fn connected(&self, node: NodeId) -> bool {
         self.watches.get(&node).is_some_and(|watch| watch.conn.is_some() && !watch.is_down())
+    }
+
+    /// Whether its process runs.
+    #[must_use]
+    pub fn runs(&self, node: NodeId, now: Time) -> Runs {
+        let Some(watch) = self.watches.get(&node) else { return Runs::No };
+        let looked_for = now < self.grace || now.since(watch.heard) < self.config.suspect + self.config.probe;
+        match watch.stage {
+            Stage::Down { .. } => Runs::No,
+            Stage::Detached { .. } => Runs::Yes,
+            _ if watch.conn.is_some() => Runs::Yes,
+            _ if looked_for => Runs::Perhaps,
+            _ => Runs::No,
+        }
+    }
+
+    /// Whether its process was heard after `then`.
+    #[must_use]
+    pub fn was_heard_after(&self, node: NodeId, then: Time) -> bool {
+        self.watches.get(&node).is_some_and(|watch| watch.heard > then)
     }
 
     /// Connected and not suspected: it can be told things, and will do them.

@@ -25,6 +25,7 @@ pub mod server;
 mod settle;
 pub mod status;
 pub mod store;
+mod twins;
 mod whatif;
 
 pub use cli::cli;

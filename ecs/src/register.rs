@@ -1,8 +1,8 @@
 //! Who may take part: the answer to a registration.
 //!
 //! One identity is one process at a time: the higher boot wins and the other is fenced, so a copied directory cannot
-//! speak with two voices. What the copy holds is as old as the copy: it counts as a server that was down. One address is one server: a stranger at the address of one that is gone has come with an
-//! empty disk to take its place.
+//! speak with two voices ([`crate::twins`] says what a copy counts for). One address is one server: a stranger at the
+//! address of one that is gone has come with an empty disk to take its place.
 
 use std::collections::BTreeMap;
 
@@ -27,12 +27,12 @@ pub(crate) struct Caller {
 }
 
 /// Why a registration is refused, and what the caller is to do.
-struct Refusal {
-    reason: String,
-    then: Then,
+pub(crate) struct Refusal {
+    pub(crate) reason: String,
+    pub(crate) then: Then,
 }
 
-enum Then {
+pub(crate) enum Then {
     /// Try again later.
     Retry,
     /// Trying again is pointless.
@@ -58,7 +58,8 @@ impl Ecs {
             // Before anything is decided on its account: a new start of a coordinator would get a view at once.
             self.beware(now, caller.info.node, caller.seen, out);
         }
-        if let Err(refusal) = self.admissible(&caller) {
+        self.watch_twin(&caller.info, now);
+        if let Err(refusal) = self.admissible(&caller, now) {
             if self.refusing().is_none() {
                 self.detector.note(now, caller.info.node, format!("registration refused: {}", refusal.reason));
             }
@@ -69,11 +70,12 @@ impl Ecs {
         let weight = caller.info.weight.clamp(1, HIGHEST_WEIGHT);
         let info = NodeInfo { weight, ..caller.info };
         let (node, boot) = (info.node, info.boot);
-        let copied = self.is_of_a_copy(&info);
+        let copied = self.is_of_a_copy(&info, now);
         self.supersede(&info, out);
         if copied && !self.switches.off(Rule::TrustCopy) {
             self.discount(now, &info, out);
         }
+        self.forget_twin(&info);
         let mut commands = match self.cluster.nodes().get(&node) {
             Some(known) => self.returned(known, info),
             None => self.arrived(now, info, out),
@@ -106,7 +108,7 @@ impl Ecs {
         }
     }
 
-    fn admissible(&self, caller: &Caller) -> Result<(), Refusal> {
+    fn admissible(&self, caller: &Caller, now: Time) -> Result<(), Refusal> {
         let (info, own) = (&caller.info, self.cluster.record().cluster);
         if let Some(reason) = self.refusing() {
             return Err(Refusal { reason: reason.to_string(), then: Then::Retry });
@@ -121,7 +123,9 @@ impl Ecs {
         check_spelling(info)?;
         self.check_departed(caller)?;
         self.check_identity(info)?;
-        self.check_sole_copies(info)?;
+        if !self.switches.off(Rule::TrustCopy) {
+            self.check_twin(info, now)?;
+        }
         self.check_addresses(info)
     }
 
@@ -176,38 +180,6 @@ impl Ecs {
             return Err(Refusal { reason, then: Then::Stop });
         }
         Ok(())
-    }
-
-    /// A later start at another place, while the one before it is connected: a directory is locked while it is used, so
-    /// this one was copied, and lacks whatever has been acknowledged since.
-    fn is_of_a_copy(&self, info: &NodeInfo) -> bool {
-        let known = self.cluster.nodes().get(&info.node);
-        let later = |known: &NodeInfo| info.boot > known.boot && info.client_addr != known.client_addr;
-        known.is_some_and(later) && self.detector.connected(info.node)
-    }
-
-    /// Takes the node out of every ISR before the copy is let in: it catches up like any server that was down.
-    fn discount(&mut self, now: Time, info: &NodeInfo, out: &mut Vec<Action>) {
-        let mut found = Vec::new();
-        let why = format!("start {} at {} uses a copy of its directory", info.boot, info.client_addr);
-        self.detector.gone(info.node, &why, now, &mut found);
-        let commands = self.act_on(now, found, out);
-        self.settle(now, commands, BTreeMap::new(), out);
-    }
-
-    /// Where the connected process is the last one in sync, its copy must not take its place.
-    fn check_sole_copies(&self, info: &NodeInfo) -> Result<(), Refusal> {
-        let sole = |view: &&common::View| view.isr.len() == 1 && view.isr.contains_key(&info.node);
-        let slots = self.cluster.views().iter().filter(sole).count();
-        if slots == 0 || !self.is_of_a_copy(info) {
-            return Ok(());
-        }
-        let reason = format!(
-            "an earlier start of server {} is connected and holds the only in-sync copy of {slots} slots, and your data \
-             directory is a copy of its: use an empty one, or stop that server first",
-            info.node
-        );
-        Err(Refusal { reason, then: Then::Retry })
     }
 
     /// No two live servers share an address.

@@ -114,6 +114,7 @@ impl Ecs {
     fn farewell(&mut self, node: NodeId, out: &mut Vec<Action>) {
         let conn = self.detector.conn(node);
         self.detector.forget(node);
+        self.twins.remove(&node);
         self.deferred.remove(&node);
         self.reports.forget(node);
         let departed = self.cluster.departed(node).is_some();

@@ -84,6 +84,16 @@ mod regressions {
     }
 
     #[test]
+    fn a_copied_directory_does_not_take_its_originals_place_while_that_is_away() {
+        pass([1747, 2758, 2781, 2782, 3109]);
+    }
+
+    #[test]
+    fn a_server_about_to_stop_has_no_say_about_a_damaged_copy() {
+        pass([2976]);
+    }
+
+    #[test]
     fn the_answer_of_a_dead_process_is_not_its_successors() {
         pass([1304]);
     }

@@ -121,6 +121,10 @@ impl World {
 
     /// Two servers stop and come back where the other one was.
     pub(super) fn swap_addresses(&mut self, s: usize) -> bool {
+        if self.servers.iter().any(|server| server.dubious) {
+            // A copy that moves cannot be told from a server that does.
+            return false;
+        }
         let others: Vec<usize> = (0..self.servers.len()).filter(|o| *o != s && self.servers[*o].takes_part()).collect();
         let Some(o) = self.rng.choice(&others).copied() else { return false };
         for each in [s, o] {

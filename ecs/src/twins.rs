@@ -1,0 +1,97 @@
+//! Two processes with one identity: which of them is the server, and which runs on a copy of its directory.
+//!
+//! A directory is locked while it is used. So a later start at another address, while the earlier one still runs, was
+//! copied, and lacks whatever has been acknowledged since. It may come in where others are in sync, and counts for nothing until it has caught
+//! up. Where the earlier start holds the last in-sync copy it may not; and whoever was seen running beside its
+//! original is not taken for it later, when the original is away for a moment and nothing else would tell them apart.
+
+use std::collections::BTreeMap;
+
+use common::Time;
+use common::view::NodeInfo;
+
+use crate::core::{Action, Ecs};
+use crate::detector::Runs;
+use crate::register::{Refusal, Then};
+
+/// A later start at another address, as it was first seen.
+#[derive(Debug)]
+pub(crate) struct Twin {
+    client_addr: String,
+    since: Time,
+}
+
+impl Ecs {
+    /// Whether somebody else starts where the server was not, later than it.
+    fn is_moved(&self, info: &NodeInfo) -> bool {
+        let later = |known: &NodeInfo| info.boot > known.boot && info.client_addr != known.client_addr;
+        self.cluster.nodes().get(&info.node).is_some_and(later)
+    }
+
+    /// Remembers the first time that somebody came from where the server is not; forgets it when it is let in.
+    pub(crate) fn watch_twin(&mut self, info: &NodeInfo, now: Time) {
+        if !self.is_moved(info) {
+            return;
+        }
+        let twin = self.twins.entry(info.node).or_insert_with(|| Twin { client_addr: String::new(), since: now });
+        if twin.client_addr != info.client_addr {
+            *twin = Twin { client_addr: info.client_addr.clone(), since: now };
+        }
+    }
+
+    /// Whether its original was heard after it had come.
+    fn is_proven_copy(&self, info: &NodeInfo) -> bool {
+        let twin = self.twins.get(&info.node).filter(|twin| twin.client_addr == info.client_addr);
+        self.is_moved(info) && twin.is_some_and(|twin| self.detector.was_heard_after(info.node, twin.since))
+    }
+
+    /// Whether this start runs on a copy of the server's directory.
+    pub(crate) fn is_of_a_copy(&self, info: &NodeInfo, now: Time) -> bool {
+        let runs = self.detector.runs(info.node, now) == Runs::Yes;
+        self.is_moved(info) && (runs || self.is_proven_copy(info))
+    }
+
+    /// Where the earlier start holds a last in-sync copy, or may still run, its copy must not take its place.
+    pub(crate) fn check_twin(&self, info: &NodeInfo, now: Time) -> Result<(), Refusal> {
+        if !self.is_moved(info) {
+            return Ok(());
+        }
+        let node = info.node;
+        let sole = |view: &&common::View| view.isr.len() == 1 && view.isr.contains_key(&node);
+        let slots = self.cluster.views().iter().filter(sole).count();
+        if slots > 0 && self.is_proven_copy(info) {
+            let reason = format!(
+                "your data directory is a copy of server {node}'s, which was heard after your start and holds the only \
+                 in-sync copy of {slots} slots: use an empty one"
+            );
+            return Err(Refusal { reason, then: Then::Stop });
+        }
+        let reason = match self.detector.runs(node, now) {
+            Runs::Yes if slots > 0 => format!(
+                "an earlier start of server {node} is connected and holds the only in-sync copy of {slots} slots, and your \
+                 data directory is a copy of its: use an empty one, or stop that server first"
+            ),
+            Runs::Perhaps => {
+                format!("an earlier start of server {node}, at another address, may still run: it is being looked for")
+            }
+            _ => return Ok(()),
+        };
+        Err(Refusal { reason, then: Then::Retry })
+    }
+
+    /// Takes the node out of every ISR before the copy is let in: it catches up like any server that was down.
+    pub(crate) fn discount(&mut self, now: Time, info: &NodeInfo, out: &mut Vec<Action>) {
+        let mut found = Vec::new();
+        let why = format!("start {} at {} uses a copy of its directory", info.boot, info.client_addr);
+        self.detector.gone(info.node, &why, now, &mut found);
+        let commands = self.act_on(now, found, out);
+        self.settle(now, commands, BTreeMap::new(), out);
+    }
+
+    /// It is let in. Its original coming back changes nothing.
+    pub(crate) fn forget_twin(&mut self, info: &NodeInfo) {
+        if self.twins.get(&info.node).is_some_and(|twin| twin.client_addr == info.client_addr) {
+            self.twins.remove(&info.node);
+        }
+    }
+}
