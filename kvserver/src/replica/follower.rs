@@ -280,7 +280,9 @@ impl Follower {
 
     /// The copy gives up its position: until the walk ends it is only a starting point.
     fn walk_begin(&mut self, ctx: &mut Ctx<'_>, walk: u64) {
-        if self.walked == Some(walk) {
+        let latest = self.walk.map(|(current, _)| current).max(self.walked);
+        if self.walked == Some(walk) || latest.is_some_and(|latest| walk < latest) {
+            // Over, or begun before another one, and late: what has been acknowledged since must not be given up.
             return;
         }
         self.synced = false;
