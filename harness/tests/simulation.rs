@@ -85,12 +85,32 @@ mod regressions {
 
     #[test]
     fn a_copied_directory_does_not_take_its_originals_place_while_that_is_away() {
-        pass([1747, 1958, 2758, 2781, 2782, 3109]);
+        pass([1747, 1958, 2758, 2781, 2782, 3109, 15281]);
+    }
+
+    #[test]
+    fn a_late_beginning_of_a_catch_up_takes_nothing_back() {
+        pass([12233]);
+    }
+
+    #[test]
+    fn a_read_lease_outlives_the_return_of_a_server_of_that_name() {
+        pass([8960, 9026]);
+    }
+
+    #[test]
+    fn what_is_committed_in_a_process_last_step_is_committed() {
+        pass([33498, 34401, 36531]);
+    }
+
+    #[test]
+    fn an_old_ecs_directory_put_back_may_lack_what_was_being_written() {
+        pass([6428]);
     }
 
     #[test]
     fn a_server_about_to_stop_has_no_say_about_a_damaged_copy() {
-        pass([2976]);
+        pass([2976, 10132]);
     }
 
     #[test]

@@ -408,8 +408,11 @@ impl World {
         if *left > 0 {
             return false;
         }
-        // It may have told others already what it has committed in this very step.
-        self.check_slot(s, slot);
+        let coordinates = |process: &Process| process.replicas[usize::from(slot.0)].required().is_some();
+        if self.servers[s].process.as_ref().is_some_and(coordinates) {
+            // It may have told others already what it has committed in this very step.
+            self.check_slot(s, slot);
+        }
         let power = self.rng.bool();
         self.crash(s, power);
         true

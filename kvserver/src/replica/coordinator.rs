@@ -181,7 +181,7 @@ impl Coordinator {
     /// Takes over a directly following view of its own (L4).
     pub(super) fn carry_on(&mut self, ctx: &mut Ctx<'_>) {
         if let Phase::Released { .. } = std::mem::replace(&mut self.phase, Phase::Active) {
-            self.followers.values_mut().for_each(|f| (f.heard, f.stalled) = (ctx.now, ctx.now));
+            self.followers.values_mut().for_each(|f| (f.heard, f.answers, f.stalled) = (ctx.now, ctx.now, ctx.now));
         }
         self.rounds = Rounds { latest: self.rounds.latest, confirmed: self.rounds.latest, ..Rounds::default() };
         self.regroup(ctx);
@@ -517,7 +517,7 @@ impl Coordinator {
     fn excuse(&mut self, ctx: &Ctx<'_>) {
         let last = std::mem::replace(&mut self.ticked, ctx.now);
         if ctx.now.since(last) > ctx.setup.timing.lease {
-            self.followers.values_mut().for_each(|f| (f.heard, f.stalled) = (ctx.now, ctx.now));
+            self.followers.values_mut().for_each(|f| (f.heard, f.answers, f.stalled) = (ctx.now, ctx.now, ctx.now));
         }
     }
 

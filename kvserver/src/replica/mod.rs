@@ -704,7 +704,7 @@ impl Replica {
         }
         self.coordinate(now, out, |c, ctx| {
             let Some(follower) = c.followers.get_mut(&from) else { return };
-            follower.heard = ctx.now;
+            (follower.heard, follower.answers) = (ctx.now, ctx.now);
             if follower.beacon_acked.is_none_or(|latest| sent >= latest) {
                 // The latest answer, not the highest clock: a machine that restarted counts from zero again.
                 let counted = if ctx.off(Rule::LateCount) { ctx.now } else { sent };

@@ -44,6 +44,9 @@ pub(super) struct Progress {
     pub(super) matched: Seq,
     /// When anything of it at this epoch arrived.
     pub(super) heard: Time,
+    /// When a beacon of it was last answered. Pulses have a connection of their own, which may be broken alone: then
+    /// everything else goes on arriving and nobody has a lease.
+    pub(super) answers: Time,
     /// Entries up to this one were sent at least once.
     reached: Seq,
     /// Since when something sent, or the Sync, is unanswered without progress. Sending again does not count.
@@ -78,6 +81,7 @@ impl Progress {
             flight_bytes: 0,
             matched: Seq(0),
             heard: now,
+            answers: now,
             reached: Seq(0),
             stalled: now,
             gap: None,
@@ -156,9 +160,10 @@ impl Progress {
         true
     }
 
-    /// C2: silent for too long, or an append is stuck.
+    /// C2: silent for too long, or an append is stuck, or it answers no beacons though it says other things.
     pub(super) fn overdue(&self, now: Time, end: Seq, timing: &Timing) -> bool {
-        let silent = now.since(self.heard) > timing.ack_timeout;
+        let mute = now.since(self.answers) > timing.append_timeout;
+        let silent = mute || now.since(self.heard) > timing.ack_timeout;
         let owes = !self.synced || self.matched < end;
         silent || (owes && now.since(self.stalled) > timing.append_timeout)
     }
@@ -230,4 +235,24 @@ pub(super) fn is_answer(msg: &PeerMsg) -> bool {
             | M::WalkDone { .. }
             | M::AuditAck { .. }
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_answers_no_beacon_is_overdue_though_it_says_other_things() {
+        let timing = Timing::for_lease(Timing::DEFAULT_LEASE);
+        let mut follower = Progress::new(Standing::Member, Time(1_000_000));
+        (follower.synced, follower.matched) = (true, Seq(5));
+        let at = |after: Duration| Time(1_000_000) + after;
+        let in_time = timing.append_timeout;
+        follower.heard = at(in_time);
+        assert!(!follower.overdue(at(in_time), Seq(5), &timing));
+        follower.heard = at(in_time * 2);
+        assert!(follower.overdue(at(in_time * 2), Seq(5), &timing), "it asked, but nobody has a lease");
+        follower.answers = at(in_time * 2);
+        assert!(!follower.overdue(at(in_time * 2), Seq(5), &timing));
+    }
 }
