@@ -49,7 +49,14 @@ fn order(sides: usize, round: usize) -> Vec<usize> {
 
 impl Outcome {
     /// One side against another, if both took part.
-    pub(crate) fn cell(&self, work: &str, ours: &str, peer: &str, wanted: Option<f64>, p99: Option<f64>) -> Option<Cell> {
+    pub(crate) fn cell(
+        &self,
+        work: &str,
+        ours: &str,
+        peer: &str,
+        wanted: Option<f64>,
+        p99: Option<f64>,
+    ) -> Option<Cell> {
         let find = |name: &str| self.names.iter().position(|known| known == name);
         let (mine, theirs) = (find(ours)?, find(peer)?);
         Some(Cell {

@@ -155,7 +155,11 @@ mod tests {
     fn values_of_redis_are_taken_by_their_length() {
         let redis = Protocol::Redis { wait: false };
         assert_eq!(reply_length(redis, false, 0, b"$2\r\nhi\r\n$2").unwrap(), Some(8));
-        assert_eq!(reply_length(redis, false, 0, b"$4\r\na\r\nb\r\n").unwrap(), Some(10), "a value may hold an end of line");
+        assert_eq!(
+            reply_length(redis, false, 0, b"$4\r\na\r\nb\r\n").unwrap(),
+            Some(10),
+            "a value may hold an end of line"
+        );
         assert_eq!(reply_length(redis, false, 0, b"$4\r\na\r\nb\r").unwrap(), None);
         assert!(reply_length(redis, false, 0, b"$-1\r\n").is_err(), "a key that is not there is no hit");
         assert!(reply_length(redis, false, 0, b"-ERR no\r\n").is_err());

@@ -29,7 +29,12 @@ impl Machine {
     pub fn here() -> Machine {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let memory = field(&read("/proc/meminfo"), "MemTotal").trim_end_matches(" kB").parse().unwrap_or(0) / 1024;
-        let peers = [("redis-server", "--version"), ("etcd", "--version"), ("redis-benchmark", "--version"), ("etcdctl", "version")];
+        let peers = [
+            ("redis-server", "--version"),
+            ("etcd", "--version"),
+            ("redis-benchmark", "--version"),
+            ("etcdctl", "version"),
+        ];
         let own = format!("annulus {}", env!("CARGO_PKG_VERSION"));
         Machine {
             cores: std::thread::available_parallelism().map_or(0, std::num::NonZero::get),

@@ -10,6 +10,7 @@
 mod contest;
 mod dialect;
 mod disk;
+pub mod growth;
 mod histogram;
 pub mod lines;
 mod load;

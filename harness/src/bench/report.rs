@@ -318,7 +318,10 @@ mod tests {
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["cells"][0]["wanted"]["at_least"], 1.5);
         let markdown = report.markdown();
-        assert!(markdown.contains("| get | 200/s | 100/s | peer | 2.00 | 1.00 to 3.00 |  | >= 1.50 met |"), "{markdown}");
+        assert!(
+            markdown.contains("| get | 200/s | 100/s | peer | 2.00 | 1.00 to 3.00 |  | >= 1.50 met |"),
+            "{markdown}"
+        );
         assert!(markdown.ends_with("- SKIPPED etcd"), "{markdown}");
     }
 }

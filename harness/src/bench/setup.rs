@@ -46,9 +46,15 @@ impl Alone {
 
     /// Starts an ended server again, on its data and port, without waiting for it.
     pub(crate) fn launch(&mut self) -> anyhow::Result<String> {
+        self.launch_with(&[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn launch_with(&mut self, more: &[&str]) -> anyhow::Result<String> {
         let address = self.process.address().to_owned();
         let mut launch = self.process.launch().clone();
         launch.args[2] = address.rsplit(':').next().unwrap_or("0").into();
+        launch.args.extend(more.iter().map(Into::into));
         self.process = Process::spawn(launch)?;
         Ok(address)
     }

@@ -8,13 +8,15 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser;
 use harness::bench::lines::{self, Options};
-use harness::bench::{echo, plot};
+use harness::bench::{echo, growth, plot};
 use serde::Serialize;
 
 /// Measures Annulus and its peers (redis, etcd) alternately on this machine, and tells the ratios.
 #[derive(Parser, Debug)]
-#[command(name = "bench")]
+#[command(name = "bench", args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    growth: Option<Command>,
     /// How often each comparison alternates [default: 5, quick: 2].
     #[arg(long)]
     rounds: Option<usize>,
@@ -33,8 +35,32 @@ struct Args {
     /// Only these sections, with commas between: get, put, tools, scaling, idle, memory, restart, moving, failover.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// The ratios as a picture [default: storage-dirs/results/bench.svg].
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
     #[command(flatten)]
     places: Places,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    /// What keys, values, connections and servers cost as they grow: Annulus alone.
+    Growth {
+        /// How long one load runs, in seconds [default: 3, quick: 0.5].
+        #[arg(long)]
+        seconds: Option<f64>,
+        /// Ten million keys as well: needs 4 GB of memory and some minutes.
+        #[arg(long)]
+        big: bool,
+        /// Not beyond 100,000 keys, 1,000 connections and 5 servers.
+        #[arg(long, conflicts_with = "big")]
+        quick: bool,
+        /// Only these sections, with commas between: keys, values, connections, servers.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
+        #[command(flatten)]
+        places: Places,
+    },
 }
 
 /// Where things go.
@@ -49,9 +75,6 @@ struct Places {
     /// The tables as Markdown [default: storage-dirs/results/NAME.md].
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
-    /// The ratios as a picture [default: storage-dirs/results/bench.svg].
-    #[arg(long, value_name = "FILE.svg")]
-    plot: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -62,7 +85,12 @@ fn main() -> ExitCode {
     if cfg!(debug_assertions) {
         eprintln!("bench: these are not optimised binaries; use `cargo run --release`");
     }
-    match measure(Args::parse_from(args)) {
+    let args = Args::parse_from(args);
+    let done = match args.growth {
+        Some(growth) => grow(growth),
+        None => measure(args),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");
@@ -89,8 +117,33 @@ fn measure(args: Args) -> anyhow::Result<()> {
     let report = lines::run(&options, &|what| eprintln!("measuring: {what}"))?;
     println!("{}", report.table());
     args.places.write("bench", &report, &report.markdown())?;
-    let picture = args.places.plot.unwrap_or_else(|| Path::new(RESULTS).join("bench.svg"));
+    let picture = args.plot.unwrap_or_else(|| Path::new(RESULTS).join("bench.svg"));
     write(&picture, &plot::svg(&report))
+}
+
+fn grow(command: Command) -> anyhow::Result<()> {
+    let Command::Growth { seconds, big, quick, only, places } = command;
+    let or = |small, usual, large| {
+        if quick {
+            small
+        } else if big {
+            large
+        } else {
+            usual
+        }
+    };
+    let options = growth::Options {
+        program: std::env::current_exe()?.to_string_lossy().into_owned(),
+        folder: std::path::absolute(&places.folder)?,
+        length: Duration::try_from_secs_f64(seconds.unwrap_or(if quick { 0.5 } else { 3.0 }))?,
+        keys: or(100_000, 1_000_000, 10_000_000),
+        connections: or(1_000, 10_000, 10_000),
+        servers: or(5, 20, 20),
+        only,
+    };
+    let growth = growth::run(&options, &|what| eprintln!("measuring: {what}"))?;
+    println!("{}", growth.markdown());
+    places.write("growth", &growth, &growth.markdown())
 }
 
 const RESULTS: &str = "storage-dirs/results";

@@ -14,7 +14,7 @@ const KEYS: usize = 300;
 /// Kills one coordinator after another, and takes the longest pause between two acknowledged writes of a client that goes
 /// round all arcs. Between runs the cluster heals completely.
 pub(super) fn measure(bench: &mut Bench<'_>, folder: PathBuf) -> anyhow::Result<()> {
-    let mut cluster = Cluster::start_in(&bench.options.program, folder, 3, ClusterOptions::default());
+    let mut cluster = Cluster::start_in(&bench.options.program, folder.join("annulus"), 3, ClusterOptions::default());
     let mut gaps = Vec::new();
     for run in 0..bench.options.failovers {
         let victim = run % 3 + 1;

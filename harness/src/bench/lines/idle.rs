@@ -10,7 +10,7 @@ use crate::real::{Cluster, Options as ClusterOptions};
 const WANTED: f64 = 1.0;
 
 pub(super) fn measure(bench: &mut Bench<'_>, folder: PathBuf) -> anyhow::Result<()> {
-    let cluster = Cluster::start_in(&bench.options.program, folder, 3, ClusterOptions::default());
+    let cluster = Cluster::start_in(&bench.options.program, folder.join("annulus"), 3, ClusterOptions::default());
     let pids: Vec<u32> = (1..=3).map(|number| cluster.pid(number)).collect();
     let values = shares(&pids, bench.options.idle)?;
     let name = "processor of an idle server, three servers";

@@ -13,7 +13,7 @@ mod tools;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
 use super::machine::Machine;
 use super::report::Report;
@@ -88,7 +88,7 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Report> {
             fresh(&folder)?;
             // After a failure the folder stays: it has the logs.
             section(&mut bench, folder.clone()).map_err(|error| error.context(*name))?;
-            std::fs::remove_dir_all(&folder)?;
+            std::fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
         }
     }
     Ok(bench.report)

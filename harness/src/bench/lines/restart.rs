@@ -58,7 +58,12 @@ pub(super) fn measure(bench: &mut Bench<'_>, folder: PathBuf) -> anyhow::Result<
 }
 
 /// Killed after a checkpoint of everything; stopped in order.
-fn ours(bench: &Bench<'_>, folder: &std::path::Path, count: usize, times: usize) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
+fn ours(
+    bench: &Bench<'_>,
+    folder: &std::path::Path,
+    count: usize,
+    times: usize,
+) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
     std::fs::create_dir_all(folder)?;
     let mut server = Alone::start(&bench.options.program, folder, &["--checkpoint-seconds", "2"])?;
     fill(RESP, &[Target::new(server.address(), &keys(count))], &value(100))?;
@@ -81,9 +86,7 @@ fn all_in_checkpoint(address: &str) -> bool {
     let status = Text::connect(address).and_then(|mut text| text.ask("status")).unwrap_or_default();
     let status: Value = serde_json::from_str(status.trim_start_matches("STATUS_SUCCESS ")).unwrap_or_default();
     let journal = &status["journal"];
-    journal["checkpoint"]["generation"].as_u64() > Some(0)
-        && journal["bytes"] == 0
-        && journal["waiting_bytes"] == 0
+    journal["checkpoint"]["generation"].as_u64() > Some(0) && journal["bytes"] == 0 && journal["waiting_bytes"] == 0
 }
 
 fn first_answer(server: &mut Alone, count: usize) -> anyhow::Result<f64> {

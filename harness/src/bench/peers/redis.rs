@@ -24,9 +24,16 @@ impl Persistence {
     fn args(self) -> &'static [&'static str] {
         match self {
             Persistence::Nothing | Persistence::Snapshot => &["--save", "", "--appendonly", "no"],
-            Persistence::Log => {
-                &["--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0"]
-            }
+            Persistence::Log => &[
+                "--save",
+                "",
+                "--appendonly",
+                "yes",
+                "--appendfsync",
+                "everysec",
+                "--auto-aof-rewrite-percentage",
+                "0",
+            ],
             Persistence::Synced => &["--save", "", "--appendonly", "yes", "--appendfsync", "always"],
         }
     }
