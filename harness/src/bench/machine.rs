@@ -67,7 +67,9 @@ fn field(text: &str, name: &str) -> String {
 /// What a program that ends at once says first; None if there is no such program.
 fn first_line(program: &str, args: &[&str]) -> Option<String> {
     let output = Command::new(program).args(args).stdin(std::process::Stdio::null()).output().ok()?;
-    String::from_utf8_lossy(&output.stdout).lines().next().map(|line| line.trim().to_owned())
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    // What redis says of its build after that is of no use here.
+    text.lines().next().map(|line| line.split(" sha=").next().unwrap_or(line).trim().to_owned())
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ struct Args {
     /// Keys of the lines about memory, restarts and moving [default: 1000000, quick: 100000].
     #[arg(long)]
     keys: Option<usize>,
-    /// About two minutes instead of half an hour: enough to see that everything works, not to quote it.
+    /// About two minutes instead of a quarter of an hour: enough to see that everything works, not to quote it.
     #[arg(long)]
     quick: bool,
     /// Only these sections, with commas between: get, put, tools, scaling, idle, memory, restart, moving, failover.
