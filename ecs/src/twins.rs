@@ -7,18 +7,22 @@
 
 use std::collections::BTreeMap;
 
-use common::Time;
 use common::view::NodeInfo;
+use common::{BootId, Time};
 
 use crate::core::{Action, Ecs};
 use crate::detector::Runs;
 use crate::register::{Refusal, Then};
 
-/// A later start at another address, as it was first seen.
+/// A later start at another address.
 #[derive(Debug)]
 pub(crate) struct Twin {
     client_addr: String,
+    /// Since when it has come from there, beside one and the same start of its original.
     since: Time,
+    beside: BootId,
+    /// Whether that start was heard long after.
+    proven: bool,
 }
 
 impl Ecs {
@@ -28,21 +32,25 @@ impl Ecs {
         self.cluster.nodes().get(&info.node).is_some_and(later)
     }
 
-    /// Remembers the first time that somebody came from where the server is not; forgets it when it is let in.
+    /// Remembers since when somebody has come from where the server is not, and whether the two were there together: so
+    /// much later that it is no heartbeat under way of a process that ended before.
     pub(crate) fn watch_twin(&mut self, info: &NodeInfo, now: Time) {
-        if !self.is_moved(info) {
+        let moved = self.is_moved(info);
+        let Some(beside) = self.cluster.nodes().get(&info.node).map(|known| known.boot).filter(|_| moved) else {
             return;
+        };
+        let fresh = || Twin { client_addr: info.client_addr.clone(), since: now, beside, proven: false };
+        let twin = self.twins.entry(info.node).or_insert_with(fresh);
+        if twin.client_addr != info.client_addr || (twin.beside != beside && !twin.proven) {
+            *twin = fresh();
         }
-        let twin = self.twins.entry(info.node).or_insert_with(|| Twin { client_addr: String::new(), since: now });
-        if twin.client_addr != info.client_addr {
-            *twin = Twin { client_addr: info.client_addr.clone(), since: now };
-        }
+        let late = twin.since + self.config.suspect;
+        twin.proven |= twin.beside == beside && self.detector.was_heard_after(info.node, late);
     }
 
-    /// Whether its original was heard after it had come.
     fn is_proven_copy(&self, info: &NodeInfo) -> bool {
         let twin = self.twins.get(&info.node).filter(|twin| twin.client_addr == info.client_addr);
-        self.is_moved(info) && twin.is_some_and(|twin| self.detector.was_heard_after(info.node, twin.since))
+        self.is_moved(info) && twin.is_some_and(|twin| twin.proven)
     }
 
     /// Whether this start runs on a copy of the server's directory.
@@ -61,8 +69,8 @@ impl Ecs {
         let slots = self.cluster.views().iter().filter(sole).count();
         if slots > 0 && self.is_proven_copy(info) {
             let reason = format!(
-                "your data directory is a copy of server {node}'s, which was heard after your start and holds the only \
-                 in-sync copy of {slots} slots: use an empty one"
+                "your data directory is a copy of server {node}'s, which ran beside you and holds the only in-sync copy of \
+                 {slots} slots: use an empty one"
             );
             return Err(Refusal { reason, then: Then::Stop });
         }

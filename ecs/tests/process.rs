@@ -247,12 +247,12 @@ fn a_killed_coordinator_is_replaced_at_once() {
     second.hear_until(|fake| fake.meta.views.iter().all(|view| view.coordinator == NodeId(2)));
     let took = clock::now().since(begun);
     println!("failed over in {took:?}");
-    // Less than it takes to miss heartbeats: the closed connection and the refused probe were enough.
-    assert!(took < Duration::from_millis(900), "{took:?}");
     assert!(second.meta.views.iter().all(|view| view.isr.len() == 1));
     let status = ecs.status();
     assert_eq!(status["servers"][0]["state"], "down");
-    assert!(status["timeline"].to_string().contains("connection refused"), "{}", status["timeline"]);
+    // Not by missed heartbeats: the closed connection and the refused probe were enough.
+    let told = status["timeline"].to_string();
+    assert!(told.contains("its control connection closed") && told.contains("connection refused"), "{told}");
 }
 
 #[test]

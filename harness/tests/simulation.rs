@@ -85,7 +85,7 @@ mod regressions {
 
     #[test]
     fn a_copied_directory_does_not_take_its_originals_place_while_that_is_away() {
-        pass([1747, 2758, 2781, 2782, 3109]);
+        pass([1747, 1958, 2758, 2781, 2782, 3109]);
     }
 
     #[test]

@@ -34,15 +34,16 @@ pub(super) fn recovered(
 
 fn holds_all(server: usize, view: &View, image: &SlotImage, commits: &Commits) -> Result<(), String> {
     let (slot, committed) = (view.slot, commits.last(view.slot));
-    let what = format!("slot {slot}: s{server} is in the ISR of epoch {}", view.epoch);
+    // Said of every copy after every step: only spelled out when it is wrong.
+    let what = || format!("slot {slot}: s{server} is in the ISR of epoch {}", view.epoch);
     if committed == Seq(0) {
         return Ok(());
     }
     if image.base.is_none() {
-        return Err(format!("I2: {what} and has given up its position"));
+        return Err(format!("I2: {} and has given up its position", what()));
     }
     if image.end().seq < committed {
-        return Err(format!("I2: {what} and its log ends at {:?}, committed is {committed}", image.end()));
+        return Err(format!("I2: {} and its log ends at {:?}, committed is {committed}", what(), image.end()));
     }
     let same = |seq: Seq, epoch: Epoch| commits.epoch(slot, seq).is_none_or(|known| known == epoch);
     let base = image.base.unwrap_or_default();
@@ -50,7 +51,7 @@ fn holds_all(server: usize, view: &View, image: &SlotImage, commits: &Commits) -
         [base].into_iter().chain(image.tail.iter().map(|entry| entry.id)).find(|id: &LogId| !same(id.seq, id.epoch));
     match strange {
         Some(id) => {
-            Err(format!("I2: {what} and holds {id:?} where epoch {:?} is committed", commits.epoch(slot, id.seq)))
+            Err(format!("I2: {} and holds {id:?} where epoch {:?} is committed", what(), commits.epoch(slot, id.seq)))
         }
         None => Ok(()),
     }

@@ -32,8 +32,8 @@ pub(super) struct EcsHost {
     kept: Option<(MemDisk, Cluster)>,
     /// The command whose fsync was under way when the process died: it may have got there.
     flight: Option<Command>,
-    /// The newest disk and state, while an older one is in use.
-    pub(super) newest: Option<(MemDisk, Cluster)>,
+    /// The newest disk and state, and what was being written there, while an older one is in use.
+    pub(super) newest: Option<(MemDisk, Cluster, Option<Command>)>,
     pub(super) inc: u32,
     pub(super) process: Option<EcsProcess>,
     pub(super) paused: bool,
@@ -99,7 +99,7 @@ impl EcsHost {
 
     /// The state that is durable; while an old one is in use, the newest.
     pub(super) fn durable(&self) -> &Cluster {
-        self.newest.as_ref().map_or(&self.durable, |(_, cluster)| cluster)
+        self.newest.as_ref().map_or(&self.durable, |(_, cluster, _)| cluster)
     }
 
     /// Whether `found` is the durable state with one more command.
@@ -162,8 +162,8 @@ impl World {
         self.stop_ecs(false);
         let host = &mut self.ecs;
         let Some((disk, cluster)) = host.kept.take() else { return false };
-        let newest = (std::mem::replace(&mut *host.disk.lock(), disk), std::mem::replace(&mut host.durable, cluster));
-        (host.newest, host.flight) = (Some(newest), None);
+        let newest = std::mem::replace(&mut *host.disk.lock(), disk);
+        host.newest = Some((newest, std::mem::replace(&mut host.durable, cluster), host.flight.take()));
         // Nothing else goes wrong meanwhile: what an ECS that has forgotten all about it would do is not to be known.
         self.calm_until = self.now + 6_000_000;
         self.queue.at(self.now + self.rng.u64(10_000..500_000), Event::EcsStart);
@@ -178,9 +178,9 @@ impl World {
         }
         self.stop_ecs(false);
         let host = &mut self.ecs;
-        if let Some((disk, cluster)) = host.newest.take() {
+        if let Some((disk, cluster, flight)) = host.newest.take() {
             *host.disk.lock() = disk;
-            (host.durable, host.flight) = (cluster, None);
+            (host.durable, host.flight) = (cluster, flight);
         }
         let at = self.now + self.rng.u64(10_000..300_000);
         self.queue.at(at, Event::EcsStart);

@@ -78,7 +78,8 @@ pub(super) enum Event {
 struct Due {
     at: u64,
     order: u64,
-    event: Event,
+    /// In a box, because the heap moves what it holds.
+    event: Box<Event>,
 }
 
 impl PartialEq for Due {
@@ -111,11 +112,11 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn at(&mut self, at: u64, event: Event) {
         self.made += 1;
-        self.heap.push(Reverse(Due { at, order: self.made, event }));
+        self.heap.push(Reverse(Due { at, order: self.made, event: Box::new(event) }));
     }
 
     pub(super) fn pop(&mut self) -> Option<(u64, Event)> {
-        self.heap.pop().map(|Reverse(due)| (due.at, due.event))
+        self.heap.pop().map(|Reverse(due)| (due.at, *due.event))
     }
 
     /// How many events were ever made: a measure of the work.

@@ -106,8 +106,10 @@ impl World {
     pub(super) fn all_are_there(&self) -> bool {
         let welcomed =
             |server: &Server| server.process.as_ref().is_some_and(|process| process.welcomed && !process.stopping);
-        let well =
-            |server: &Server| !server.takes_part() || (server.awake() && server.mood == Mood::Well && welcomed(server));
+        let well = |server: &Server| {
+            !server.takes_part()
+                || (server.awake() && server.mood == Mood::Well && server.fuse.is_none() && welcomed(server))
+        };
         let quiet = self.ecs.awake() && self.net.is_whole() && self.now >= self.calm_until;
         quiet && self.servers.iter().all(well)
     }

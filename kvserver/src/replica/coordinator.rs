@@ -440,7 +440,9 @@ impl Coordinator {
             }
             let Standing::Pending { since } = follower.standing else { continue };
             let promised = follower.beacon_acked.is_some_and(|sent| sent >= since);
-            let complete = follower.matched >= commit && (promised || ctx.setup.switches.off(Rule::NarrowLease));
+            let complete = follower.streaming
+                && follower.matched >= commit
+                && (promised || ctx.setup.switches.off(Rule::NarrowLease));
             let Some((store, boot)) = follower.identity else { continue };
             if (complete || early) && follower.may_ask(ctx.now, &ctx.setup.timing) {
                 asks.push(Change::Expand { node: *node, store, boot });

@@ -21,7 +21,8 @@ pub(super) struct Follower {
     pub(super) part: Part,
     /// The coordinator's Sync was taken at this epoch: the whole log is known to equal its log.
     pub(super) synced: bool,
-    /// What was committed when the session was opened: a member that has lost some of it reads nothing before it has it again.
+    /// Where the coordinator's log ended when it opened the session. A member that has lost some of that reads nothing before it
+    /// has it again: what was committed by then, and what may yet commit by acknowledgements of the process before.
     floor: Seq,
     /// The mark of the record of the adopted view: nothing is acknowledged at this epoch before it is on disk.
     view_mark: u64,
@@ -75,8 +76,10 @@ impl Follower {
     pub(super) fn handle(&mut self, ctx: &mut Ctx<'_>, from: NodeId, msg: PeerMsg) -> Result<(), String> {
         let (slot, epoch) = (ctx.view.slot, ctx.view.epoch);
         match msg {
-            PeerMsg::Sync { lineage, end, commit, .. } => {
-                self.floor = commit;
+            PeerMsg::Sync { lineage, end, .. } => {
+                if !self.synced {
+                    self.floor = self.floor.max(end);
+                }
                 return self.sync(ctx, from, &lineage, end);
             }
             PeerMsg::PutFromCoordinator { prev, entries, commit, .. } if self.synced => {
@@ -277,7 +280,9 @@ impl Follower {
 
     /// The copy gives up its position: until the walk ends it is only a starting point.
     fn walk_begin(&mut self, ctx: &mut Ctx<'_>, walk: u64) {
-        if self.walked == Some(walk) {
+        let latest = self.walk.map(|(current, _)| current).max(self.walked);
+        if self.walked == Some(walk) || latest.is_some_and(|latest| walk < latest) {
+            // Over, or begun before another one, and late: what has been acknowledged since must not be given up.
             return;
         }
         self.synced = false;

@@ -3,7 +3,7 @@
 
 use common::control::SlotReport;
 use common::view::Part;
-use common::{Epoch, LogId, NodeId, Seq, Slot, Time, View};
+use common::{Epoch, LogId, NodeId, Rule, Seq, Slot, Time, View};
 
 use super::coordinator::Phase;
 use super::progress::Standing;
@@ -59,7 +59,8 @@ impl Replica {
         match (&self.role, &self.view) {
             (Role::Coordinator(c), _) => c.may_read(now, &self.setup),
             (Role::Follower(f), Some(view)) if f.part == Part::Member && f.synced => {
-                self.leases.may_read(now, view.epoch, &self.setup)
+                let whole = f.lacks_nothing(&self.log) || self.setup.switches.off(Rule::ReadLacking);
+                whole && self.leases.may_read(now, view.epoch, &self.setup)
             }
             _ => false,
         }

@@ -291,6 +291,7 @@ impl Replica {
             self.author = Some(Author::of(old));
         }
         self.log.adopt(view, out);
+        self.leases.adopt(view);
         self.reads.start_over();
         let continues = match (&self.role, &old) {
             (Role::Coordinator(c), Some(old)) => c.continues(old, view),
@@ -380,10 +381,6 @@ impl Replica {
                     // A dead process of that server said so; the ECS would refuse an expand that names it for ever.
                 }
                 PeerMsg::SyncAck { at, commit, further, store, boot, .. } => {
-                    if follower.identity.is_some_and(|(_, latest)| boot < latest) {
-                        // Said by an earlier start of it, and late: neither its position nor its boot is the present one.
-                        return;
-                    }
                     follower.identity = Some((store, boot));
                     if commit > ctx.log.end().seq && follower.required() {
                         c.has_lost_entries(ctx, from, commit);
