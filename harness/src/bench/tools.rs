@@ -1,5 +1,6 @@
 //! Foreign load generators: run to their end or to the end of our patience, and their words understood.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use anyhow::{Context as _, bail};
 
 const LOOK: Duration = Duration::from_millis(1);
 
-/// Ends the tool when our end of its stdin closes; else passes its exit code on. A background job of a shell has no stdin
+/// Ends the tool when our end of its stdin closes (in a process group of its own, so that Ctrl-C does not end the shell first); else passes its exit code on. A background job of a shell has no stdin
 /// of its own, so the pipe is kept under another number.
 const GUARD: &str = r#"exec 3<&0; "$@" </dev/null 3<&- & tool=$!
 (cat <&3 >/dev/null; kill -9 $tool) & watch=$!
@@ -31,6 +32,7 @@ pub(crate) fn run(
         .stdin(Stdio::piped())
         .stdout(out.try_clone()?)
         .stderr(out)
+        .process_group(0)
         .spawn()
         .with_context(|| format!("cannot start {program}"))?;
     let deadline = Instant::now() + patience;

@@ -1,6 +1,6 @@
 //! One to ten thousand connections at one server, each of which asks one thing after another.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::{Options, Table, up_to};
 use crate::bench::dialect::Protocol;
@@ -11,7 +11,7 @@ use crate::bench::usage::resident;
 const STEPS: [usize; 5] = [1, 10, 100, 1_000, 10_000];
 const KEYS: usize = 10_000;
 
-pub(super) fn measure(options: &Options, folder: PathBuf, tell: &dyn Fn(&str)) -> anyhow::Result<Table> {
+pub(super) fn measure(options: &Options, folder: &Path, tell: &dyn Fn(&str)) -> anyhow::Result<Table> {
     let mut table = Table::new(
         "Connections: one server, values of 100 bytes, one get after another on each. The load generator is one thread.",
         &[
@@ -23,7 +23,7 @@ pub(super) fn measure(options: &Options, folder: PathBuf, tell: &dyn Fn(&str)) -
             ("memory of the server", " MiB"),
         ],
     );
-    let server = Alone::start(&options.program, &folder, &[])?;
+    let server = Alone::start(&options.program, folder, &[])?;
     let targets = vec![Target::new(server.address(), &keys(KEYS))];
     fill(Protocol::Text, &targets, &value(100))?;
     for wanted in up_to(options.connections, &STEPS) {

@@ -8,7 +8,7 @@ mod stalls;
 mod table;
 mod values;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -56,7 +56,7 @@ impl Growth {
     }
 }
 
-type Section = fn(&Options, PathBuf, &dyn Fn(&str)) -> anyhow::Result<Table>;
+type Section = fn(&Options, &Path, &dyn Fn(&str)) -> anyhow::Result<Table>;
 
 const SECTIONS: &[(&str, Section)] = &[
     ("keys", keys::measure),
@@ -79,7 +79,7 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Growth> {
         if options.only.is_empty() || options.only.iter().any(|only| only == name) {
             let folder = options.folder.join(format!("growth-{name}"));
             fresh(&folder)?;
-            growth.tables.push(section(options, folder.clone(), tell).map_err(|error| error.context(*name))?);
+            growth.tables.push(section(options, &folder, tell).map_err(|error| error.context(*name))?);
             std::fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
         }
     }

@@ -1,6 +1,6 @@
 //! One to twenty servers, all on this machine: what they cost each other, not what more machines bring.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -20,7 +20,7 @@ const SETTLE: Duration = Duration::from_secs(300);
 /// How often the whole cluster is asked for its status.
 const ASKED: usize = 5;
 
-pub(super) fn measure(options: &Options, folder: PathBuf, tell: &dyn Fn(&str)) -> anyhow::Result<Table> {
+pub(super) fn measure(options: &Options, folder: &Path, tell: &dyn Fn(&str)) -> anyhow::Result<Table> {
     let mut table = Table::new(
         &format!(
             "Servers: all on this machine, up to three copies, values of 100 bytes, {CLIENTS} clients spread over them."

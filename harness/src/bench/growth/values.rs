@@ -1,6 +1,6 @@
 //! Values from 10 bytes to a mebibyte, three servers, three copies, spoken to as Redis: no limit of lines is in the way.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::{Options, Table};
 use crate::bench::dialect::Protocol;
@@ -15,13 +15,13 @@ const BYTES: usize = 64 << 20;
 const KEYS: usize = 2_000;
 const RESP: Protocol = Protocol::Redis { wait: false };
 
-pub(super) fn measure(options: &Options, folder: PathBuf, tell: &dyn Fn(&str)) -> anyhow::Result<Table> {
+pub(super) fn measure(options: &Options, folder: &Path, tell: &dyn Fn(&str)) -> anyhow::Result<Table> {
     let mut table = Table::new(
         &format!("Values: three servers, three copies, {CLIENTS} clients, one request at a time each."),
         &[
             ("value", "bytes"),
             ("put x3", "/s"),
-            ("put", " MB/s"),
+            ("put data", " MB/s"),
             ("put p99", " us"),
             ("get", "/s"),
             ("get data", " MB/s"),

@@ -1,6 +1,6 @@
 //! For how long writes to an arc stop when its coordinator is killed.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use super::Bench;
@@ -13,7 +13,7 @@ const KEYS: usize = 300;
 
 /// Kills one coordinator after another, and takes the longest pause between two acknowledged writes of a client that goes
 /// round all arcs. Between runs the cluster heals completely.
-pub(super) fn measure(bench: &mut Bench<'_>, folder: PathBuf) -> anyhow::Result<()> {
+pub(super) fn measure(bench: &mut Bench<'_>, folder: &Path) -> anyhow::Result<()> {
     let mut cluster = Cluster::start_in(&bench.options.program, folder.join("annulus"), 3, ClusterOptions::default());
     let mut gaps = Vec::new();
     for run in 0..bench.options.failovers {

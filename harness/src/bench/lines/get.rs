@@ -1,6 +1,6 @@
 //! One server against one redis without persistence, values of 100 bytes, 50 clients; and against a bare echo.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::Bench;
 use crate::bench::contest::{Side, play};
@@ -14,12 +14,12 @@ const CLIENTS: usize = 50;
 /// Of requests: how many at a time, what is wanted against redis, what against the echo.
 const DEPTHS: [(usize, f64, Option<f64>); 2] = [(1, 1.15, None), (16, 2.5, Some(0.65))];
 
-pub(super) fn measure(bench: &mut Bench<'_>, folder: PathBuf) -> anyhow::Result<()> {
+pub(super) fn measure(bench: &mut Bench<'_>, folder: &Path) -> anyhow::Result<()> {
     let (keys, value, options) = (keys(KEYS), value(100), bench.options);
     let resp = Protocol::Redis { wait: false };
-    let ours = Alone::start(&options.program, &folder, &[])?;
-    let echo = echo::start(&options.program, &folder)?;
-    let start = || Redis::start(&folder, Persistence::Nothing);
+    let ours = Alone::start(&options.program, folder, &[])?;
+    let echo = echo::start(&options.program, folder)?;
+    let start = || Redis::start(folder, Persistence::Nothing);
     let redis = bench.if_installed(installed("redis-server", "redis-server"), start)?;
     let mine = vec![Target::new(ours.address(), &keys)];
     fill(Protocol::Text, &mine, &value)?;

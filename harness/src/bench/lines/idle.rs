@@ -1,6 +1,6 @@
 //! What three servers use of a processor each while nobody asks anything: heartbeats, beacons, audits.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::Bench;
 use crate::bench::report::{Bound, Figure};
@@ -9,7 +9,7 @@ use crate::real::{Cluster, Options as ClusterOptions};
 
 const WANTED: f64 = 1.0;
 
-pub(super) fn measure(bench: &mut Bench<'_>, folder: PathBuf) -> anyhow::Result<()> {
+pub(super) fn measure(bench: &mut Bench<'_>, folder: &Path) -> anyhow::Result<()> {
     let cluster = Cluster::start_in(&bench.options.program, folder.join("annulus"), 3, ClusterOptions::default());
     let pids: Vec<u32> = (1..=3).map(|number| cluster.pid(number)).collect();
     let values = shares(&pids, bench.options.idle)?;

@@ -1,6 +1,6 @@
 //! Memory per key: one copy, keys of 16 bytes and values of 100. Resident after less resident before, by the number of keys.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::Bench;
 use crate::bench::dialect::Protocol;
@@ -13,14 +13,14 @@ use crate::bench::usage::rested;
 const WANTED: f64 = 190.0;
 const RESP: Protocol = Protocol::Redis { wait: false };
 
-pub(super) fn measure(bench: &mut Bench<'_>, folder: PathBuf) -> anyhow::Result<()> {
+pub(super) fn measure(bench: &mut Bench<'_>, folder: &Path) -> anyhow::Result<()> {
     let options = bench.options;
-    let ours = Alone::start(&options.program, &folder, &[])?;
+    let ours = Alone::start(&options.program, folder, &[])?;
     let mine = per_key(ours.process.id(), ours.address(), options.keys)?;
     drop(ours);
     let name = format!("memory per key, {} keys", options.keys);
     bench.report.figures.push(Figure::new(&name, " B", vec![mine]).median(Bound::AtMost(WANTED)));
-    let start = || Redis::start(&folder, Persistence::Nothing);
+    let start = || Redis::start(folder, Persistence::Nothing);
     let Some(redis) = bench.if_installed(installed("redis-server", "redis-server"), start)? else { return Ok(()) };
     let theirs = per_key(redis.pid()?, &redis.address, options.keys)?;
     bench.report.cells.push(Cell {

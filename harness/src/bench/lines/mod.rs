@@ -10,7 +10,7 @@ mod restart;
 mod scaling;
 mod tools;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -51,7 +51,7 @@ struct Bench<'a> {
     tell: &'a dyn Fn(&str),
 }
 
-type Section = fn(&mut Bench<'_>, PathBuf) -> anyhow::Result<()>;
+type Section = fn(&mut Bench<'_>, &Path) -> anyhow::Result<()>;
 
 /// In the order in which they are measured: what suffers most from a machine that has been busy comes first.
 const SECTIONS: &[(&str, Section)] = &[
@@ -87,7 +87,7 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Report> {
             let folder = options.folder.join(name);
             fresh(&folder)?;
             // After a failure the folder stays: it has the logs.
-            section(&mut bench, folder.clone()).map_err(|error| error.context(*name))?;
+            section(&mut bench, &folder).map_err(|error| error.context(*name))?;
             std::fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
         }
     }

@@ -1,6 +1,6 @@
 //! Records moved to a new server with nothing else going on; `just moving` tells more, and of moves under load.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use super::Bench;
@@ -9,10 +9,10 @@ use crate::bench::report::{Bound, Figure};
 
 const WANTED: f64 = 150_000.0;
 
-pub(super) fn measure(bench: &mut Bench<'_>, folder: PathBuf) -> anyhow::Result<()> {
+pub(super) fn measure(bench: &mut Bench<'_>, folder: &Path) -> anyhow::Result<()> {
     let options = Options {
         program: bench.options.program.clone(),
-        folder,
+        folder: folder.to_owned(),
         keys: bench.options.moved,
         servers: 1,
         clients: 0,

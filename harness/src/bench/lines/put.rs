@@ -3,7 +3,7 @@
 //! Clients of Annulus go to the coordinator of their keys, as its own client does; a line of its own has all of them go to
 //! one server, as clients of redis do.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use super::Bench;
@@ -21,7 +21,7 @@ const KEYS: usize = 2_000;
 const CLIENTS: [usize; 3] = [1, 16, 64];
 const RESP: Protocol = Protocol::Redis { wait: false };
 
-pub(super) fn measure(bench: &mut Bench<'_>, folder: PathBuf) -> anyhow::Result<()> {
+pub(super) fn measure(bench: &mut Bench<'_>, folder: &Path) -> anyhow::Result<()> {
     let options = bench.options;
     let cluster = Cluster::start_in(&options.program, folder.join("annulus"), 3, ClusterOptions::default());
     let (keys, value) = (keys(KEYS), value(100));
@@ -30,13 +30,13 @@ pub(super) fn measure(bench: &mut Bench<'_>, folder: PathBuf) -> anyhow::Result<
     let one = vec![Target::new(&cluster.address(1), &keys)];
     let mut sides = vec![("text", Protocol::Text, spread.clone()), ("resp", RESP, spread.clone())];
     sides.push(("resp, one server", RESP, one));
-    let redis = bench.if_installed(installed("redis-server", "redis-server"), || Peer::durable_redis(&folder))?;
+    let redis = bench.if_installed(installed("redis-server", "redis-server"), || Peer::durable_redis(folder))?;
     if let Some(redis) = &redis {
         let theirs = vec![Target::new(&redis.address, &keys)];
         fill(Protocol::Redis { wait: true }, &theirs, &value)?;
         sides.insert(1, (redis.name, Protocol::Redis { wait: true }, theirs));
     }
-    let etcd = bench.if_installed(installed("etcd", "etcd-server"), || Peer::etcd(&folder))?;
+    let etcd = bench.if_installed(installed("etcd", "etcd-server"), || Peer::etcd(folder))?;
     if let Some(etcd) = &etcd {
         let theirs = vec![Target::new(&etcd.address, &keys)];
         sides.push((etcd.name, faster(bench, &theirs)?, theirs));
@@ -57,7 +57,7 @@ pub(super) fn measure(bench: &mut Bench<'_>, folder: PathBuf) -> anyhow::Result<
         }
     }
     (bench.tell)("put p50 against fdatasync p50");
-    against_disk(bench, &folder, &spread)
+    against_disk(bench, folder, &spread)
 }
 
 fn load(protocol: Protocol, targets: &[Target], clients: usize, length: Duration) -> Load {

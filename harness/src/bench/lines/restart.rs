@@ -2,7 +2,7 @@
 //!
 //! The files are in the system's cache, for both sides: what is measured is reading and building, not the disk.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use playground::process::until;
@@ -25,7 +25,7 @@ const STOP: Duration = Duration::from_secs(60);
 const TIMES: usize = 3;
 const RESP: Protocol = Protocol::Redis { wait: false };
 
-pub(super) fn measure(bench: &mut Bench<'_>, folder: PathBuf) -> anyhow::Result<()> {
+pub(super) fn measure(bench: &mut Bench<'_>, folder: &Path) -> anyhow::Result<()> {
     let (count, times) = (bench.options.keys, bench.options.rounds.min(TIMES));
     let (killed, stopped) = ours(bench, &folder.join("annulus"), count, times)?;
     let mut theirs = Vec::new();

@@ -1,7 +1,7 @@
 //! The same again with load generators that are not ours: redis-benchmark at one server and one redis, one-shot commands at
 //! three servers and three etcds, and etcd's own check of its performance.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use playground::node;
@@ -23,12 +23,12 @@ const FASTEST: f64 = 2e6;
 /// etcdctl's check takes a minute by its own clock.
 const CHECK: Duration = Duration::from_secs(120);
 
-pub(super) fn measure(bench: &mut Bench<'_>, folder: PathBuf) -> anyhow::Result<()> {
+pub(super) fn measure(bench: &mut Bench<'_>, folder: &Path) -> anyhow::Result<()> {
     if let Some(()) = bench.if_installed(installed("redis-benchmark", "redis-tools"), || Ok(()))? {
-        redis_benchmark(bench, &folder)?;
+        redis_benchmark(bench, folder)?;
     }
     if let Some(()) = bench.if_installed(installed("etcdctl", "etcd-client"), || Ok(()))? {
-        one_shot(bench, &folder)?;
+        one_shot(bench, folder)?;
     }
     Ok(())
 }

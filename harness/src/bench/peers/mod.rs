@@ -6,6 +6,7 @@ mod redis;
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -29,7 +30,8 @@ pub(crate) struct Peer {
     _guards: Vec<Guard>,
 }
 
-/// A foreign process under a shell that ends it when our end of its stdin closes: however we end, it does.
+/// A foreign process under a shell that ends it when our end of its stdin closes: however we end, it does. In a process
+/// group of its own: Ctrl-C in a terminal would end the shell before it has ended its peer.
 #[derive(Debug)]
 pub(crate) struct Guard(Child);
 
@@ -43,6 +45,7 @@ impl Guard {
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log)
+            .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {program}"))?;
         Ok(Guard(child))
