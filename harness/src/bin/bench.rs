@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser;
 use harness::bench::lines::{self, Options};
+use harness::bench::report::Report;
 use harness::bench::{echo, growth, plot};
 use serde::Serialize;
 
@@ -114,11 +115,15 @@ fn measure(args: Args) -> anyhow::Result<()> {
         check_perf: !args.quick,
         only: args.only,
     };
-    let report = lines::run(&options, &|what| eprintln!("measuring: {what}"))?;
-    println!("{}", report.table());
-    args.places.write("bench", &report, &report.markdown())?;
     let picture = args.plot.unwrap_or_else(|| Path::new(RESULTS).join("bench.svg"));
-    write(&picture, &plot::svg(&report))
+    let save = |report: &Report| {
+        args.places.write("bench", report, &report.markdown())?;
+        write(&picture, &plot::svg(report))
+    };
+    let report = lines::run(&options, &|what| eprintln!("measuring: {what}"), &save)?;
+    println!("{}", report.table());
+    eprintln!("written: {}, and more beside it", picture.display());
+    Ok(())
 }
 
 fn grow(command: Command) -> anyhow::Result<()> {
@@ -162,7 +167,5 @@ fn write(file: &Path, text: &str) -> anyhow::Result<()> {
     if let Some(folder) = file.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
-    eprintln!("written: {}", file.display());
-    Ok(())
+    std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }

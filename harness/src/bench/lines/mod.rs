@@ -72,11 +72,16 @@ pub fn sections() -> Vec<&'static str> {
     SECTIONS.iter().map(|(name, _)| *name).collect()
 }
 
-/// Measures everything that is wanted and possible.
+/// Measures everything that is wanted and possible. What there is so far is saved after each section: nobody measures for a
+/// quarter of an hour to lose it all in the last minute.
 ///
 /// # Errors
-/// A system does not start, or answers wrongly.
-pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Report> {
+/// A system does not start, or answers wrongly, or nothing can be saved.
+pub fn run(
+    options: &Options,
+    tell: &dyn Fn(&str),
+    save: &dyn Fn(&Report) -> anyhow::Result<()>,
+) -> anyhow::Result<Report> {
     if let Some(unknown) = options.only.iter().find(|name| !sections().contains(&name.as_str())) {
         bail!("there is no section {unknown:?}; there are {}", sections().join(", "));
     }
@@ -89,6 +94,7 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Report> {
             // After a failure the folder stays: it has the logs.
             section(&mut bench, &folder).map_err(|error| error.context(*name))?;
             std::fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
+            save(&bench.report)?;
         }
     }
     Ok(bench.report)
