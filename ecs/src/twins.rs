@@ -65,20 +65,27 @@ impl Ecs {
             return Ok(());
         }
         let node = info.node;
-        let sole = |view: &&common::View| view.isr.len() == 1 && view.isr.contains_key(&node);
-        let slots = self.cluster.views().iter().filter(sole).count();
+        let world = self.world(now);
+        let served =
+            |view: &common::View| view.isr.iter().any(|(other, store)| *other != node && world.capable(*other, *store));
+        let views = self.cluster.views().iter();
+        let slots = views.filter(|view| view.isr.contains_key(&node) && !served(view)).count();
+        let holds = format!("{slots} slots of which no other server in sync is here");
         if slots > 0 && self.is_proven_copy(info) {
             let reason = format!(
-                "your data directory is a copy of server {node}'s, which ran beside you and holds the only in-sync copy of \
-                 {slots} slots: use an empty one"
+                "your data directory is a copy of server {node}'s, which ran beside you and holds {holds}: use an empty one"
             );
             return Err(Refusal { reason, then: Then::Stop });
         }
         let reason = match self.detector.runs(node, now) {
             Runs::Yes if slots > 0 => format!(
-                "an earlier start of server {node} is connected and holds the only in-sync copy of {slots} slots, and your \
-                 data directory is a copy of its: use an empty one, or stop that server first"
+                "an earlier start of server {node} is connected and holds {holds}, and your data directory is a copy of \
+                 its: use an empty one, or stop that server first"
             ),
+            // Nobody is taken out of anything yet, so it would count at once.
+            Runs::Yes if self.detector.in_grace(now) => {
+                format!("an earlier start of server {node} is connected, and this ECS has just started")
+            }
             Runs::Perhaps => {
                 format!("an earlier start of server {node}, at another address, may still run: it is being looked for")
             }

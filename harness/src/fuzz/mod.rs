@@ -8,7 +8,7 @@
 //! coverage-guided fuzzer in `fuzz/`, which lives outside of the workspace because its engine is not ours (`just fuzz`).
 //! Inputs that once found something stay in `fuzz/corpus/TARGET/` and are run first by both.
 //!
-//! Not here: sockets, processes, memory in total. Those are `harness/tests/e2e_hostile*.rs`.
+//! Not here: sockets, processes, memory in total. Those are `harness/tests/e2e/hostile.rs`.
 
 mod client;
 mod ecs;

@@ -4,7 +4,7 @@
 //!
 //! The machine's clock is not touched: `faketime` gives single processes another one, through the system's library. What
 //! the product reads by system call it cannot fake; what the standard library reads, such as the times in the log, it
-//! does, and by those the jump is seen. A test of the sources (`harness/tests/e2e_nemesis.rs`) holds the rest.
+//! does, and by those the jump is seen. A test of the sources (`harness/tests/e2e/nemesis.rs`) holds the rest.
 
 use std::time::Duration;
 

@@ -114,12 +114,12 @@ pub const LINES: &[Line] = &[
     Line {
         fault: "10,000 idle connections, half lines, clients that never read, over-long lines, binary garbage",
         scenarios: &[],
-        elsewhere: &["harness/tests/e2e_hostile.rs", "harness/tests/e2e_crowds.rs"],
+        elsewhere: &["harness/tests/e2e/hostile.rs", "harness/tests/e2e/crowds.rs"],
     },
     Line {
         fault: "clients that send internal or administrative words, or 10,000 false accusations",
         scenarios: &[],
-        elsewhere: &["harness/tests/e2e_strangers.rs"],
+        elsewhere: &["harness/tests/e2e/strangers.rs"],
     },
     line("SIGTERM under load", &["sigterm-under-load", "killed-while-stopping"]),
 ];

@@ -354,7 +354,7 @@ impl World {
     /// Performs a replica's actions in order.
     pub(super) fn perform(&mut self, s: usize, slot: Slot, actions: &mut Vec<Action>) {
         for action in actions.drain(..) {
-            if self.servers[s].fuse.is_some() && self.burns_down(s) {
+            if self.servers[s].fuse.is_some() && self.burns_down(s, slot) {
                 break;
             }
             match action {
@@ -402,12 +402,14 @@ impl World {
     }
 
     /// One action less to live; true if the process is dead now, the rest of its actions undone.
-    fn burns_down(&mut self, s: usize) -> bool {
+    fn burns_down(&mut self, s: usize, slot: Slot) -> bool {
         let Some(left) = self.servers[s].fuse.as_mut() else { return false };
         *left = left.saturating_sub(1);
         if *left > 0 {
             return false;
         }
+        // It may have told others already what it has committed in this very step.
+        self.check_slot(s, slot);
         let power = self.rng.bool();
         self.crash(s, power);
         true
