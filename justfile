@@ -51,9 +51,13 @@ nemesis *args="--all --jobs 2":
 moving *args:
     cargo run --release -p harness --bin moving -- {{args}}
 
-# Annulus and its peers in turn, with ratios. Peers that are not installed are named and skipped.
+# Annulus and its peers in turn, with ratios: docs/performance.md. Peers that are not installed are named and skipped.
 bench *args:
     cargo run --release -p harness --bin bench -- {{args}}
+
+# What keys, values, connections and servers cost as they grow.
+growth *args:
+    cargo run --release -p harness --bin bench -- growth {{args}}
 
 # Licences and advisories of the dependencies (needs cargo-deny).
 deny:

@@ -7,30 +7,32 @@ const FINE: u64 = 64;
 const FINE_BITS: u32 = 6;
 
 /// Counts of nanoseconds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Histogram {
+    /// As many as were needed so far: ten thousand connections have one each.
     counts: Vec<u64>,
     total: u64,
     worst: Duration,
-}
-
-impl Default for Histogram {
-    fn default() -> Self {
-        Histogram { counts: vec![0; (64 * FINE) as usize], total: 0, worst: Duration::ZERO }
-    }
 }
 
 impl Histogram {
     /// Counts one.
     pub fn add(&mut self, latency: Duration) {
         let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-        self.counts[bucket(nanos)] += 1;
+        let bucket = bucket(nanos);
+        if bucket >= self.counts.len() {
+            self.counts.resize(bucket + 1, 0);
+        }
+        self.counts[bucket] += 1;
         self.total += 1;
         self.worst = self.worst.max(latency);
     }
 
     /// Adds all of another.
     pub fn merge(&mut self, other: &Histogram) {
+        if self.counts.len() < other.counts.len() {
+            self.counts.resize(other.counts.len(), 0);
+        }
         for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
             *mine += theirs;
         }
@@ -107,5 +109,15 @@ mod tests {
         assert!((500..=510).contains(&half), "{half}");
         assert_eq!(histogram.quantile(1.0), Duration::from_millis(1));
         assert_eq!(histogram.count(), 1_000);
+    }
+
+    #[test]
+    fn a_sum_of_two_holds_both() {
+        let (mut short, mut long) = (Histogram::default(), Histogram::default());
+        (0..99).for_each(|_| short.add(Duration::from_micros(5)));
+        long.add(Duration::from_secs(3));
+        short.merge(&long);
+        assert_eq!((short.count(), short.worst()), (100, Duration::from_secs(3)));
+        assert!(short.quantile(0.99) < Duration::from_micros(6) && short.quantile(0.995) == Duration::from_secs(3));
     }
 }

@@ -12,13 +12,12 @@ use kvclient::{Address, Client, Settings};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::dialect::Protocol;
 use super::disk;
 use super::histogram::Histogram;
-use super::load::{Load, Protocol, Target};
+use super::setup::{self, coordinators, fill};
 use crate::real::{Cluster, Options as ClusterOptions};
 
-/// Connections that fill each server.
-const FILLERS: usize = 4;
 /// How often the ECS is asked how far it is, and memory is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 /// A move that takes longer has failed.
@@ -129,7 +128,9 @@ pub fn run(options: &Options, tell: &dyn Fn(&str)) -> anyhow::Result<Moved> {
         Cluster::start_in(&options.program, folder, options.servers, ClusterOptions { server, ..Default::default() });
     let keys = total_keys(options);
     tell(&format!("filling {} servers with {keys} records", options.servers));
-    fill(&cluster, keys)?;
+    let targets = coordinators(&cluster, &setup::keys(keys))?;
+    fill(Protocol::Text, &targets, &setup::value(VALUE))?;
+    drop(targets);
     cluster.settled(options.servers, PATIENCE);
     let bytes = options.keys * (KEY + VALUE);
     let mut copies: Vec<f64> =
@@ -159,28 +160,6 @@ fn total_keys(options: &Options) -> usize {
 
 fn key(number: usize) -> String {
     format!("key:{number:012}")
-}
-
-fn fill(cluster: &Cluster, count: usize) -> anyhow::Result<()> {
-    let keyrange = cluster.keyrange(1);
-    let mut targets: Vec<Target> =
-        cluster.addresses().into_iter().map(|address| Target { address, keys: Vec::new() }).collect();
-    for key in (0..count).map(key) {
-        let owner = keyrange.servers(&key).first().copied().unwrap_or_default().to_owned();
-        if let Some(target) = targets.iter_mut().find(|target| target.address == owner) {
-            target.keys.push(key);
-        }
-    }
-    let value = "v".repeat(VALUE);
-    std::thread::scope(|scope| {
-        let parts = targets.iter().flat_map(|target| {
-            let part = target.keys.len().div_ceil(FILLERS).max(1);
-            target.keys.chunks(part).map(|keys| Target { address: target.address.clone(), keys: keys.to_vec() })
-        });
-        let value = &value;
-        let fillers: Vec<_> = parts.map(|part| scope.spawn(move || Load::fill(Protocol::Text, &part, value))).collect();
-        fillers.into_iter().try_for_each(|filler| filler.join().expect("a filler does not panic"))
-    })
 }
 
 /// Adds a server and waits until it holds its share.

@@ -1,6 +1,37 @@
-//! Results: ratios with their spread, for people and as JSON.
+//! Results: ratios with their spread, for people and as JSON. Pure.
 
 use serde::Serialize;
+
+use super::load::Latency;
+use super::machine::Machine;
+
+/// What a number is to be.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// This or more.
+    AtLeast(f64),
+    /// This or less.
+    AtMost(f64),
+}
+
+impl Bound {
+    /// Whether it is so.
+    #[must_use]
+    pub fn met(self, value: f64) -> bool {
+        match self {
+            Bound::AtLeast(least) => value >= least,
+            Bound::AtMost(most) => value <= most,
+        }
+    }
+
+    fn words(self, unit: &str) -> String {
+        match self {
+            Bound::AtLeast(least) => format!(">= {}", figure(least, unit)),
+            Bound::AtMost(most) => format!("<= {}", figure(most, unit)),
+        }
+    }
+}
 
 /// One comparison: both sides measured alternately, round by round.
 #[derive(Clone, Debug, Serialize)]
@@ -9,46 +40,86 @@ pub struct Cell {
     pub name: String,
     /// Of both sides.
     pub unit: &'static str,
+    /// Whether a small number is a good one.
+    pub less_is_better: bool,
     /// Annulus, one number per round.
     pub ours: Vec<f64>,
     /// Whom or what it is compared with.
     pub peer: String,
     /// The peer, one number per round.
     pub theirs: Vec<f64>,
-    /// What the ratio is to be, if that is known; a negative number is an upper bound.
-    pub wanted: Option<f64>,
+    /// What the ratio is to be, if that is said anywhere.
+    pub wanted: Option<Bound>,
+    /// How long requests took, where that was looked at.
+    pub latency: Option<Latencies>,
+}
+
+/// Of both sides, one per round.
+#[derive(Clone, Debug, Serialize)]
+pub struct Latencies {
+    /// Annulus's.
+    pub ours: Vec<Latency>,
+    /// The peer's.
+    pub theirs: Vec<Latency>,
+    /// What the ratio of the p99 is to be.
+    pub wanted: Option<Bound>,
+}
+
+impl Latencies {
+    /// The median of the rounds' ratios of p99.
+    #[must_use]
+    pub fn p99_ratio(&self) -> f64 {
+        middle(&ratios(&p99(&self.ours), &p99(&self.theirs)))
+    }
+}
+
+fn p99(all: &[Latency]) -> Vec<f64> {
+    all.iter().map(|one| one.p99).collect()
 }
 
 impl Cell {
     /// The ratio of each round, smallest first.
     #[must_use]
     pub fn ratios(&self) -> Vec<f64> {
-        let mut ratios: Vec<f64> =
-            self.ours.iter().zip(&self.theirs).map(|(ours, theirs)| ours / theirs.max(1e-9)).collect();
-        ratios.sort_by(f64::total_cmp);
-        ratios
+        ratios(&self.ours, &self.theirs)
     }
 
     fn row(&self) -> String {
         let ratios = self.ratios();
         let (ours, theirs, ratio) = (middle(&self.ours), middle(&self.theirs), middle(&ratios));
         let spread = format!("{:.2}..{:.2}", ratios.first().unwrap_or(&0.0), ratios.last().unwrap_or(&0.0));
-        let verdict = match self.wanted {
-            None => String::new(),
-            Some(below) if below < 0.0 => format!("<= {:<5} {}", -below, met(ratio <= -below)),
-            Some(above) => format!(">= {above:<5} {}", met(ratio >= above)),
-        };
+        let p99 = self.latency.as_ref().map_or(String::new(), |latency| {
+            let ratio = latency.p99_ratio();
+            format!("{ratio:.2}x{}", latency.wanted.map_or("", |wanted| if wanted.met(ratio) { "" } else { " !" }))
+        });
         format!(
-            "{:<34} {:>10} {:>10} {:<11} {ratio:>7.2}x {spread:>14}   {verdict}",
+            "{:<42} {:>10} {:>10} {:<14} {ratio:>7.2}x {spread:>14} {p99:>9}   {}",
             self.name,
             figure(ours, self.unit),
             figure(theirs, self.unit),
             self.peer,
+            verdict(self.wanted, ratio, ""),
+        )
+    }
+
+    fn markdown(&self) -> String {
+        let ratios = self.ratios();
+        let p99 = self.latency.as_ref().map_or(String::new(), |latency| format!("{:.2}", latency.p99_ratio()));
+        format!(
+            "| {} | {} | {} | {} | {:.2} | {:.2} to {:.2} | {p99} | {} |",
+            self.name,
+            figure(middle(&self.ours), self.unit),
+            figure(middle(&self.theirs), self.unit),
+            self.peer,
+            middle(&ratios),
+            ratios.first().unwrap_or(&0.0),
+            ratios.last().unwrap_or(&0.0),
+            verdict(self.wanted, middle(&ratios), ""),
         )
     }
 }
 
-/// A figure without a peer.
+/// A figure of Annulus alone.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {
     /// What was measured.
@@ -57,63 +128,122 @@ pub struct Figure {
     pub unit: &'static str,
     /// One number per run, smallest first.
     pub values: Vec<f64>,
-    /// What the median is to stay below.
-    pub median_below: f64,
-    /// What the worst is to stay below.
-    pub worst_below: f64,
+    /// What the median is to be.
+    pub median: Option<Bound>,
+    /// What the largest is to be.
+    pub largest: Option<Bound>,
 }
 
 impl Figure {
+    /// Of some values in any order, without a bound.
+    #[must_use]
+    pub fn new(name: &str, unit: &'static str, mut values: Vec<f64>) -> Figure {
+        values.sort_by(f64::total_cmp);
+        Figure { name: name.to_owned(), unit, values, median: None, largest: None }
+    }
+
+    /// The same with a bound for the median.
+    #[must_use]
+    pub fn median(mut self, bound: Bound) -> Figure {
+        self.median = Some(bound);
+        self
+    }
+
+    /// The same with a bound for the largest.
+    #[must_use]
+    pub fn largest(mut self, bound: Bound) -> Figure {
+        self.largest = Some(bound);
+        self
+    }
+
+    fn parts(&self) -> [String; 3] {
+        let (median, largest) = (middle(&self.values), self.values.last().copied().unwrap_or(0.0));
+        let verdicts = [verdict(self.median, median, self.unit), verdict(self.largest, largest, self.unit)];
+        [
+            format!("median {}", figure(median, self.unit)),
+            format!("largest of {} {}", self.values.len(), figure(largest, self.unit)),
+            verdicts.into_iter().filter(|verdict| !verdict.is_empty()).collect::<Vec<_>>().join("; "),
+        ]
+    }
+
     fn row(&self) -> String {
-        let (median, worst) = (middle(&self.values), self.values.last().copied().unwrap_or(0.0));
-        format!(
-            "{:<34} median {} (<= {}), worst of {} {} (<= {}) {}",
-            self.name,
-            figure(median, self.unit),
-            figure(self.median_below, self.unit),
-            self.values.len(),
-            figure(worst, self.unit),
-            figure(self.worst_below, self.unit),
-            met(median <= self.median_below && worst <= self.worst_below)
-        )
+        let [median, largest, verdict] = self.parts();
+        format!("{:<42} {median}, {largest}   {verdict}", self.name)
+    }
+
+    fn markdown(&self) -> String {
+        let [median, largest, verdict] = self.parts();
+        format!("| {} | {median} | {largest} | {verdict} |", self.name)
     }
 }
 
 /// Everything measured in one run.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
+    /// On what.
+    pub machine: Machine,
     /// Comparisons.
     pub cells: Vec<Cell>,
     /// Figures without a peer.
     pub figures: Vec<Figure>,
     /// What could not be measured, and why.
     pub skipped: Vec<String>,
+    /// What has to be known to read the numbers.
+    pub notes: Vec<String>,
 }
 
 impl Report {
-    /// For people.
+    /// For people at a terminal.
     #[must_use]
     pub fn table(&self) -> String {
         let mut text = format!(
-            "{:<34} {:>10} {:>10} {:<11} {:>8} {:>14}   {}\n",
-            "work", "annulus", "peer", "", "ratio", "spread", "wanted"
+            "{:<42} {:>10} {:>10} {:<14} {:>8} {:>14} {:>9}   {}\n",
+            "work", "annulus", "peer", "", "ratio", "spread", "p99", "wanted"
         );
-        for row in
-            self.cells.iter().map(Cell::row).chain(self.figures.iter().map(Figure::row)).chain(self.skipped.clone())
-        {
+        let rows = self.cells.iter().map(Cell::row).chain(self.figures.iter().map(Figure::row));
+        for row in rows.chain(self.notes.clone()).chain(self.skipped.clone()) {
             text.push_str(&row);
             text.push('\n');
         }
         text
     }
+
+    /// For documents.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        let mut rows = vec![self.machine.line(), String::new()];
+        if !self.cells.is_empty() {
+            rows.push("| work | annulus | peer | | ratio | spread | p99 ratio | wanted |".to_owned());
+            rows.push("|---|---|---|---|---|---|---|---|".to_owned());
+            rows.extend(self.cells.iter().map(Cell::markdown));
+            rows.push(String::new());
+        }
+        if !self.figures.is_empty() {
+            rows.push("| annulus alone | | | wanted |".to_owned());
+            rows.push("|---|---|---|---|".to_owned());
+            rows.extend(self.figures.iter().map(Figure::markdown));
+            rows.push(String::new());
+        }
+        rows.extend(self.notes.iter().chain(&self.skipped).map(|line| format!("- {line}")));
+        rows.join("\n")
+    }
 }
 
-fn met(met: bool) -> &'static str {
-    if met { "met" } else { "MISSED" }
+fn ratios(ours: &[f64], theirs: &[f64]) -> Vec<f64> {
+    let mut ratios: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs.max(1e-9)).collect();
+    ratios.sort_by(f64::total_cmp);
+    ratios
+}
+
+fn verdict(wanted: Option<Bound>, value: f64, unit: &str) -> String {
+    wanted.map_or(String::new(), |wanted| {
+        format!("{} {}", wanted.words(unit), if wanted.met(value) { "met" } else { "MISSED" })
+    })
 }
 
 /// The median, of any order.
-fn middle(values: &[f64]) -> f64 {
+#[must_use]
+pub fn middle(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     match sorted.len() {
@@ -123,10 +253,14 @@ fn middle(values: &[f64]) -> f64 {
     }
 }
 
-fn figure(value: f64, unit: &str) -> String {
+/// A number with its unit, in the precision that is worth reading.
+#[must_use]
+pub fn figure(value: f64, unit: &str) -> String {
     match unit {
         "/s" if value >= 10_000.0 => format!("{:.0}k/s", value / 1_000.0),
         "/s" if value >= 1_000.0 => format!("{:.1}k/s", value / 1_000.0),
+        "" | " s" | " %" => format!("{value:.2}{unit}"),
+        _ if value < 10.0 => format!("{value:.1}{unit}"),
         _ => format!("{value:.0}{unit}"),
     }
 }
@@ -135,19 +269,59 @@ fn figure(value: f64, unit: &str) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn ratios_are_taken_round_by_round() {
-        let cell = Cell {
+    fn cell(wanted: Bound) -> Cell {
+        Cell {
             name: "get".to_owned(),
             unit: "/s",
+            less_is_better: false,
             ours: vec![200.0, 100.0, 300.0],
             peer: "peer".to_owned(),
             theirs: vec![100.0, 100.0, 100.0],
-            wanted: Some(1.5),
-        };
+            wanted: Some(wanted),
+            latency: None,
+        }
+    }
+
+    #[test]
+    fn ratios_are_taken_round_by_round() {
+        let cell = cell(Bound::AtLeast(1.5));
         assert_eq!(cell.ratios(), [1.0, 2.0, 3.0]);
         assert!(cell.row().contains("2.00x") && cell.row().ends_with("met"), "{}", cell.row());
-        let upper = Cell { wanted: Some(-1.5), ..cell };
+        let upper = super::tests::cell(Bound::AtMost(1.5));
         assert!(upper.row().ends_with("MISSED"), "{}", upper.row());
+    }
+
+    #[test]
+    fn a_worse_p99_than_wanted_is_marked() {
+        let slow = |p99| vec![Latency { p99, ..Latency::default() }];
+        let wanted = Some(Bound::AtMost(1.0));
+        let mut cell = cell(Bound::AtLeast(1.5));
+        cell.latency = Some(Latencies { ours: slow(30.0), theirs: slow(20.0), wanted });
+        assert!(cell.row().contains("1.50x !"), "{}", cell.row());
+        cell.latency = Some(Latencies { ours: slow(10.0), theirs: slow(20.0), wanted });
+        assert!(cell.row().contains("0.50x ") && !cell.row().contains('!'), "{}", cell.row());
+    }
+
+    #[test]
+    fn a_figure_has_its_bounds_judged_apart() {
+        let figure = Figure::new("gap", " ms", vec![600.0, 100.0, 200.0]);
+        let figure = figure.median(Bound::AtMost(250.0)).largest(Bound::AtMost(500.0));
+        let row = figure.row();
+        assert!(row.contains("median 200 ms, largest of 3 600 ms"), "{row}");
+        assert!(row.ends_with("<= 250 ms met; <= 500 ms MISSED"), "{row}");
+    }
+
+    #[test]
+    fn the_report_is_json_and_markdown() {
+        let cells = vec![cell(Bound::AtLeast(1.5))];
+        let report = Report { cells, skipped: vec!["SKIPPED etcd".to_owned()], ..Report::default() };
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["cells"][0]["wanted"]["at_least"], 1.5);
+        let markdown = report.markdown();
+        assert!(
+            markdown.contains("| get | 200/s | 100/s | peer | 2.00 | 1.00 to 3.00 |  | >= 1.50 met |"),
+            "{markdown}"
+        );
+        assert!(markdown.ends_with("- SKIPPED etcd"), "{markdown}");
     }
 }
