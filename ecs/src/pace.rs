@@ -62,7 +62,10 @@ impl Ecs {
             return Default::default();
         }
         let why = format!("nothing has moved for {stands:?}: {}", self.obstacles(now));
+        let alone = |node| self.cluster.views().iter().any(|view| view.isr.len() == 1 && view.isr.contains_key(&node));
+        // Whoever holds a last in-sync copy is no less needed when it counts as failed: its removal is undone like a leave.
         if let Change::Leave { node, how: Parting::Removed, .. } = change
+            && !alone(node)
             && self.cluster.nodes().get(&node).is_some_and(|info| info.state != NodeState::Down)
         {
             let mut found = Vec::new();

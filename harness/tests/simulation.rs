@@ -89,6 +89,11 @@ mod regressions {
     }
 
     #[test]
+    fn a_removal_for_which_nobody_is_left_is_undone() {
+        pass([9845, 32090]);
+    }
+
+    #[test]
     fn a_late_beginning_of_a_catch_up_takes_nothing_back() {
         pass([12233]);
     }
