@@ -158,10 +158,6 @@ fn total_keys(options: &Options) -> usize {
     options.keys * (options.servers + 1) / copies
 }
 
-fn key(number: usize) -> String {
-    format!("key:{number:012}")
-}
-
 /// Adds a server and waits until it holds its share.
 fn watch(cluster: &mut Cluster, options: &Options, load: Option<&Felts>) -> Moved {
     let old: Vec<u32> = (1..=options.servers).map(|number| cluster.pid(number)).collect();
@@ -296,7 +292,7 @@ async fn ask_on(client: Client, number: usize, keys: usize, now: Arc<AtomicUsize
     let value = "w".repeat(VALUE);
     while !stop.load(Ordering::Relaxed) {
         let span = &mut spans[now.load(Ordering::Relaxed)];
-        let (key, begun) = (key(random.usize(..keys)), Instant::now());
+        let (key, begun) = (setup::key(random.usize(..keys)), Instant::now());
         span.began.get_or_insert(begun);
         let failed = if random.bool() {
             let failed = client.get(key).await.is_err();

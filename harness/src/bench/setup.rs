@@ -101,9 +101,14 @@ pub(crate) fn fill(protocol: Protocol, targets: &[Target], value: &str) -> anyho
     })
 }
 
-/// Keys of 16 bytes; those that redis-benchmark makes, too.
+/// A key of 16 bytes, as redis-benchmark makes them, too.
+pub(crate) fn key(number: usize) -> String {
+    format!("key:{number:012}")
+}
+
+/// The first keys.
 pub(crate) fn keys(count: usize) -> Arc<[String]> {
-    (0..count).map(|number| format!("key:{number:012}")).collect()
+    (0..count).map(key).collect()
 }
 
 /// A value of so many bytes.
