@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,9 @@ pub enum FileOp<'a> {
     Create(String),
     /// Add bytes at the end. If this fails, a part may have been added.
     Append(String, &'a [u8]),
+    /// Put bytes at this place, over what is there; beyond the end, the file grows. If this fails, a part may have been
+    /// written.
+    Write(String, u64, &'a [u8]),
     /// Put the file's content and length on the disk.
     Sync(String),
     /// No more will be written to this file: changes nothing.
@@ -63,7 +66,7 @@ pub trait Disk: Send {
 #[derive(Debug)]
 pub struct RealDisk {
     path: PathBuf,
-    /// Files that are being written, so that an append does not open its file again.
+    /// Files that are being written, so that a write does not open its file again.
     open: BTreeMap<String, File>,
 }
 
@@ -76,7 +79,7 @@ impl RealDisk {
 
     fn file(&mut self, name: &str) -> io::Result<&mut File> {
         if !self.open.contains_key(name) {
-            let file = OpenOptions::new().append(true).open(self.path.join(name))?;
+            let file = OpenOptions::new().write(true).open(self.path.join(name))?;
             self.open.insert(name.to_owned(), file);
         }
         self.open.get_mut(name).ok_or_else(|| io::ErrorKind::NotFound.into())
@@ -85,7 +88,7 @@ impl RealDisk {
     fn create(&mut self, name: String) -> io::Result<()> {
         self.open.remove(&name);
         remove(&self.path.join(&name))?;
-        let file = OpenOptions::new().append(true).create_new(true).open(self.path.join(&name))?;
+        let file = OpenOptions::new().write(true).create_new(true).open(self.path.join(&name))?;
         self.open.insert(name, file);
         Ok(())
     }
@@ -138,7 +141,12 @@ impl Disk for RealDisk {
     fn perform(&mut self, op: FileOp<'_>) -> io::Result<()> {
         match op {
             FileOp::Create(name) => self.create(name),
-            FileOp::Append(name, bytes) => self.file(&name)?.write_all(bytes),
+            FileOp::Append(name, bytes) => {
+                let file = self.file(&name)?;
+                file.seek(SeekFrom::End(0))?;
+                file.write_all(bytes)
+            }
+            FileOp::Write(name, at, bytes) => self.file(&name)?.write_all_at(bytes, at),
             FileOp::Sync(name) => self.file(&name)?.sync_data(),
             FileOp::Close(name) => {
                 self.open.remove(&name);

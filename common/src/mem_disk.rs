@@ -1,6 +1,7 @@
 //! A disk in memory that can lose power: what was not synced may be gone, in every way a real disk allows.
 //!
-//! For tests and the simulation only (not behind a feature: features of one build are shared by all of its programs). It does not reorder the bytes of one file: a torn write keeps a prefix.
+//! For tests and the simulation only (not behind a feature: features of one build are shared by all of its programs). What is written behind the end of a file
+//! is torn to a prefix; of what is written over something, each sector is written or not, in any order.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -26,7 +27,7 @@ pub struct MemDisk {
 /// Errors to be reported by a [`MemDisk`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Failing {
-    /// Every append adds half of its bytes and fails like this.
+    /// Every append or write does half of its bytes and fails like this.
     pub append: Option<io::ErrorKind>,
     /// Every sync fails like this.
     pub sync: Option<io::ErrorKind>,
@@ -39,9 +40,47 @@ struct Inode {
     synced: usize,
     /// What the disk still holds after a cut that is not synced.
     uncut: Option<Vec<u8>>,
+    /// What was written over synced bytes and is not synced: where, and what was there.
+    over: Vec<(usize, Vec<u8>)>,
 }
 
+/// The smallest unit that a disk writes whole.
+const SECTOR: usize = 512;
+
 impl Inode {
+    fn new(content: &[u8]) -> Inode {
+        Inode { content: content.to_vec(), synced: content.len(), ..Inode::default() }
+    }
+
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        let end = at + bytes.len();
+        if at < self.synced {
+            self.over.push((at, self.content[at..end.min(self.synced)].to_vec()));
+        }
+        if self.content.len() < end {
+            self.content.resize(end, 0);
+        }
+        self.content[at..end].copy_from_slice(bytes);
+    }
+
+    /// Takes back some of the sectors that were written over synced ones: those of which `keep` says 0.
+    fn lose_sectors(&mut self, keep: &mut impl FnMut(usize) -> usize) {
+        let Some(from) = self.over.iter().map(|(at, _)| *at).min() else { return };
+        let mut before = self.content.clone();
+        for (at, bytes) in self.over.drain(..).rev() {
+            let end = (at + bytes.len()).min(before.len());
+            if at < end {
+                before[at..end].copy_from_slice(&bytes[..end - at]);
+            }
+        }
+        for sector in (from / SECTOR)..self.content.len().div_ceil(SECTOR) {
+            let range = sector * SECTOR..((sector + 1) * SECTOR).min(self.content.len());
+            if self.content[range.clone()] != before[range.clone()] && keep(1) == 0 {
+                self.content[range.clone()].copy_from_slice(&before[range]);
+            }
+        }
+    }
+
     fn cut(&mut self, length: usize) {
         if length < self.synced {
             let synced = &self.content[..self.synced];
@@ -63,7 +102,7 @@ impl MemDisk {
     /// Puts a file there, durably.
     pub fn put(&mut self, name: &str, content: &[u8]) {
         self.next += 1;
-        self.inodes.insert(self.next, Inode { content: content.to_vec(), synced: content.len(), uncut: None });
+        self.inodes.insert(self.next, Inode::new(content));
         self.names.insert(name.to_owned(), self.next);
         self.durable_names.insert(name.to_owned(), self.next);
     }
@@ -88,6 +127,7 @@ impl MemDisk {
         }
         self.names = self.durable_names.clone();
         for inode in self.inodes.values_mut() {
+            inode.lose_sectors(&mut keep);
             match inode.uncut.take() {
                 Some(uncut) if keep(1) == 0 => inode.content = uncut,
                 _ => inode.content.truncate(inode.synced + keep(inode.content.len() - inode.synced)),
@@ -110,12 +150,17 @@ impl MemDisk {
     }
 
     fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let end = self.inode(name)?.content.len();
+        self.write(name, end, bytes)
+    }
+
+    fn write(&mut self, name: &str, at: usize, bytes: &[u8]) -> io::Result<()> {
         let failing = self.failing.append;
         let inode = self.inode(name)?;
         match failing {
-            None => inode.content.extend_from_slice(bytes),
+            None => inode.write(at, bytes),
             Some(kind) => {
-                inode.content.extend_from_slice(&bytes[..bytes.len() / 2]);
+                inode.write(at, &bytes[..bytes.len() / 2]);
                 return Err(kind.into());
             }
         }
@@ -128,6 +173,7 @@ impl MemDisk {
         }
         let inode = self.inode(name)?;
         (inode.synced, inode.uncut) = (inode.content.len(), None);
+        inode.over.clear();
         Ok(())
     }
 }
@@ -169,6 +215,9 @@ impl Disk for MemDisk {
                 self.change(NameChange { name, inode: Some(self.next), freed: None });
             }
             FileOp::Append(name, bytes) => self.append(&name, bytes)?,
+            FileOp::Write(name, at, bytes) => {
+                self.write(&name, usize::try_from(at).map_err(|_| io::ErrorKind::FileTooLarge)?, bytes)?;
+            }
             FileOp::Sync(name) => self.sync(&name)?,
             FileOp::Close(_) => {}
             FileOp::Truncate(name, length) => self.inode(&name)?.cut(usize::try_from(length).unwrap_or(usize::MAX)),
@@ -219,5 +268,29 @@ impl Disk for SharedDisk {
 
     fn perform(&mut self, op: FileOp<'_>) -> io::Result<()> {
         self.lock().perform(op)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_was_written_over_something_any_sector_can_be_lost() {
+        let mut disk = MemDisk::default();
+        disk.put("f", &[0; 2000]);
+        disk.perform(FileOp::Write("f".to_owned(), 500, &[1; 600])).unwrap();
+        disk.perform(FileOp::Write("f".to_owned(), 1100, &[2; 1000])).unwrap();
+        let mut answers = [1, 0, 1, 0].into_iter();
+        // Sectors end at 512, 1024, 1536 and 2048; what is behind the synced 2000 bytes is a tail of its own.
+        disk.lose_power(|n| if n == 1 { answers.next().unwrap_or(0) } else { n });
+        let mut expected = [&[0; 500][..], &[1; 12], &[0; 512], &[1; 76], &[2; 436], &[0; 464]].concat();
+        expected.extend([2; 100]);
+        let found = disk.get("f").unwrap();
+        assert_eq!(&found[..2000], &expected[..2000]);
+        disk.perform(FileOp::Write("f".to_owned(), 0, &[3; 10])).unwrap();
+        disk.perform(FileOp::Sync("f".to_owned())).unwrap();
+        disk.lose_power(|_| 0);
+        assert_eq!(disk.get("f").unwrap()[..11], [3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 0]);
     }
 }

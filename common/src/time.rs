@@ -22,6 +22,13 @@ impl Time {
     pub fn since(self, earlier: Time) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
+
+    /// The next moment, not this one, that is a whole number of these durations from zero.
+    #[must_use]
+    pub fn next_multiple_of(self, step: Duration) -> Time {
+        let step = u64::try_from(step.as_micros()).unwrap_or(u64::MAX).max(1);
+        Time((self.0 / step).saturating_add(1).saturating_mul(step))
+    }
 }
 
 impl Add<Duration> for Time {

@@ -270,7 +270,8 @@ impl Store {
 
     fn perform(&mut self, op: FileOp<'_>) -> Result<(), StoreError> {
         let name = match &op {
-            FileOp::Create(name) | FileOp::Append(name, _) | FileOp::Sync(name) | FileOp::Truncate(name, _) => name,
+            FileOp::Create(name) | FileOp::Append(name, _) | FileOp::Write(name, ..) | FileOp::Sync(name) => name,
+            FileOp::Truncate(name, _) => name,
             FileOp::Rename(_, name) | FileOp::Link(_, name) | FileOp::Remove(name) | FileOp::Close(name) => name,
             FileOp::SyncDir => "",
         };

@@ -35,6 +35,12 @@ fn journal(dir: &Path) -> anyhow::Result<PathBuf> {
     names.filter_map(|path| Some((number(&path)?, path))).max().map(|(_, path)| path).context("no journal")
 }
 
+/// How long a journal is without the zeros behind it.
+fn filled(path: &Path) -> anyhow::Result<u64> {
+    let bytes = std::fs::read(path)?;
+    Ok(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at as u64 + 1))
+}
+
 /// Turns one bit of a file.
 fn flip(path: &Path, at: u64, bit: u8) -> anyhow::Result<()> {
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;
@@ -80,7 +86,7 @@ fn journal_cut(stage: &Stage) -> anyhow::Result<Done> {
     // From inside the last line to some records back: those had been acknowledged by this copy, as by a disk that lies.
     let noticed = harm(&mut play, rounds, |round, dir| {
         let path = journal(dir)?;
-        let length = std::fs::metadata(&path)?.len();
+        let length = filled(&path)?;
         let less = u64::try_from(1 + round * 7)?;
         Ok(OpenOptions::new().write(true).open(path)?.set_len(length.saturating_sub(less))?)
     })?;
@@ -96,7 +102,7 @@ fn journal_flipped(stage: &Stage) -> anyhow::Result<Done> {
     let mut random = fastrand::Rng::with_seed(11);
     let noticed = harm(&mut play, rounds, |_, dir| {
         let path = journal(dir)?;
-        let length = std::fs::metadata(&path)?.len();
+        let length = filled(&path)?;
         flip(&path, random.u64(..length), random.u8(..8))
     })?;
     ensure!(noticed > 0, "no flipped byte of the journal was noticed");

@@ -1,7 +1,7 @@
 //! One server's data directory: the real files, written and read by the real code, on a disk that can lose power.
 //!
-//! A killed process leaves what it has written; a power cut leaves what was fsynced and, of the rest, any prefix, torn at
-//! any byte. The journal's writer thread is replaced by events (its grouping is the same); codec, checkpoint and recovery
+//! A killed process leaves what it has written; a power cut leaves what was fsynced and, of the rest, any prefix of what
+//! lengthened a file, torn at any byte, and any sectors of what was written over something. The journal's writer thread is replaced by events (its grouping is the same); codec, checkpoint and recovery
 //! are the product's.
 
 use common::peer::Identity;
@@ -9,11 +9,15 @@ use common::{ClusterId, NodeId, Slot, StoreUuid, Switches};
 use kvserver::storage::checkpoint::Label;
 use kvserver::storage::codec::{Line, SegmentHead, put_head, put_synced, take_line};
 use kvserver::storage::data_dir::DataDir;
+use kvserver::storage::journal::extent::Extent;
 use kvserver::storage::manifest::{segment_in, segment_name};
 use kvserver::storage::mem_disk::{MemDisk, SharedDisk};
 use kvserver::storage::record::Change;
 use kvserver::storage::store::{StoreError, open_on};
 use kvserver::storage::{CheckpointWriter, Disk, FileOp, Record, Role, SlotEncoder, SlotImage, StoreOptions};
+
+/// Zeros ahead of the journal: few, so that their end is reached often.
+const AHEAD: usize = 8 << 10;
 
 /// A data directory.
 #[derive(Debug, Default)]
@@ -23,7 +27,7 @@ pub(super) struct Files {
     dir: Option<DataDir>,
     segment: u64,
     name: String,
-    length: u64,
+    extent: Option<Extent>,
     generation: u64,
     pub(super) switches: Switches,
 }
@@ -107,7 +111,8 @@ impl Files {
     pub(super) fn forget(&mut self, lines: usize) -> usize {
         let mut disk = self.disk.lock();
         let Some(content) = disk.get(&self.name).map(<[u8]>::to_vec) else { return 0 };
-        let mut kept: Vec<&[u8]> = content.split_inclusive(|byte| *byte == b'\n').collect();
+        let end = content.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+        let mut kept: Vec<&[u8]> = content[..end].split_inclusive(|byte| *byte == b'\n').collect();
         let mut gone = 0;
         while gone < lines && kept.len() > 1 {
             let Some(line) = kept.last() else { break };
@@ -131,7 +136,7 @@ impl Files {
         self.perform(FileOp::Append(self.name.clone(), &head));
         self.perform(FileOp::Sync(self.name.clone()));
         self.perform(FileOp::SyncDir);
-        self.length = head.len() as u64;
+        self.extent = Some(Extent::new(&head, AHEAD));
     }
 
     /// A memory disk fails only when a test tells it to; see [`Files::checkpoint`].
@@ -140,16 +145,18 @@ impl Files {
         debug_assert!(done.is_ok(), "{done:?}");
     }
 
-    pub(super) fn write(&mut self, bytes: &[u8]) {
-        self.length += bytes.len() as u64;
-        self.perform(FileOp::Append(self.name.clone(), bytes));
-    }
-
-    /// Writes a group as the journal's thread does: with a line behind it that says where it begins.
-    pub(super) fn write_group(&mut self, records: &[u8]) {
+    /// Writes a group as the journal's thread does: with a line behind it that says where it begins, and with zeros behind
+    /// that when it reaches the end of the file. `whole`: so many bytes of it; less than all of them is what a crash leaves.
+    pub(super) fn write_group(&mut self, records: &[u8], whole: Option<usize>) {
+        let Some(extent) = &mut self.extent else { return };
         let mut group = records.to_vec();
-        put_synced(&mut group, self.length);
-        self.write(&group);
+        let at = extent.length();
+        put_synced(&mut group, at);
+        let lines = group.len();
+        extent.pad(&mut group);
+        extent.grew(lines, group.len());
+        group.truncate(whole.unwrap_or(group.len()));
+        self.perform(FileOp::Write(self.name.clone(), at, &group));
     }
 
     /// The fsync of everything written so far has returned.
@@ -159,7 +166,12 @@ impl Files {
 
     /// The journal goes on in a new segment. Nothing may be unsynced.
     pub(super) fn rotate(&mut self) {
-        self.begin(self.segment + 1, self.length);
+        let Some(extent) = self.extent else { return };
+        if extent.has_room() {
+            self.perform(FileOp::Truncate(self.name.clone(), extent.length()));
+            self.perform(FileOp::Sync(self.name.clone()));
+        }
+        self.begin(self.segment + 1, extent.length());
     }
 
     /// Writes a checkpoint of all slots and lets the old segments go. `stop`: the process dies after so many file

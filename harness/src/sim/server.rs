@@ -316,7 +316,7 @@ impl World {
             server.clock.reboot(self.now, &mut self.rng);
         } else if !process.queue.is_empty() && server.mood != Mood::Full && self.rng.bool() {
             let torn = self.rng.usize(..=process.queue.len());
-            server.files.write(&process.queue[..torn]);
+            server.files.write_group(&process.queue, Some(torn));
         }
         server.files.close();
         server.paused = false;
@@ -504,7 +504,7 @@ impl World {
         if process.sync.is_some() || process.queue.is_empty() || server.mood == Mood::Full {
             return;
         }
-        server.files.write_group(&process.queue);
+        server.files.write_group(&process.queue, None);
         process.queue.clear();
         process.flight_marks = std::mem::take(&mut process.queue_marks);
         process.syncs += 1;

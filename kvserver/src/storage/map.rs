@@ -6,6 +6,8 @@
 //! The tree has one level: [`LEAVES`] leaves, by key hash, below a root. Digests are computed when asked for (a catch-up,
 //! an anti-entropy round), so that writes pay nothing for them; a slot is small enough to be hashed in milliseconds.
 
+use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
@@ -26,7 +28,7 @@ const PIECES: usize = 64;
 /// Committed records, ordered by key.
 #[derive(Clone, Debug, Default)]
 pub struct SlotMap {
-    records: BTreeMap<Box<[u8]>, Summed>,
+    records: BTreeSet<Packed>,
     bytes: u64,
     /// How many records have a deadline.
     dated: usize,
@@ -37,7 +39,7 @@ pub struct SlotMap {
 /// Whether the deadlines are watched makes no difference to what is held.
 impl PartialEq for SlotMap {
     fn eq(&self, other: &SlotMap) -> bool {
-        self.records == other.records
+        self.records.len() == other.records.len() && self.all().eq(other.all())
     }
 }
 
@@ -52,67 +54,94 @@ pub struct Held<'a> {
     pub until: Option<u64>,
 }
 
-/// A value and, behind it, the checksum of its record: one allocation, four bytes more. Only a record with a deadline pays
-/// for that: the length of the other variant's box lies where its pointer is.
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Summed {
-    Plain(Box<[u8]>),
-    Dated(Box<(u64, Box<[u8]>)>),
+/// A record as it lies in memory: one allocation of key, value and, if there is one, deadline; ordered by key.
+#[derive(Clone)]
+struct Packed {
+    bytes: Box<[u8]>,
+    key: u32,
+    /// Covers the others.
+    sum: u32,
 }
 
-const _: () = assert!(size_of::<Summed>() == size_of::<Box<[u8]>>(), "a deadline costs nothing where there is none");
+const _: () = assert!(size_of::<Packed>() == 24, "what a record costs beside its bytes");
 
-/// The length of the checksum.
-const SUM: usize = 4;
+/// In [`Packed::key`], beside the key's length: there is a deadline.
+const DATED: u32 = 1 << 31;
+/// The length of a deadline.
+const UNTIL: usize = 8;
 
-impl Summed {
-    fn new(key: &[u8], value: &[u8], until: Option<u64>) -> Summed {
-        let mut bytes = Vec::with_capacity(value.len() + SUM);
+impl Packed {
+    fn new(key: &[u8], value: &[u8], until: Option<u64>) -> Packed {
+        let mut bytes = Vec::with_capacity(key.len() + value.len() + until.map_or(0, |_| UNTIL));
+        bytes.extend_from_slice(key);
         bytes.extend_from_slice(value);
-        bytes.extend_from_slice(&sum(key, value, until));
-        let bytes = bytes.into_boxed_slice();
-        match until {
-            None => Summed::Plain(bytes),
-            Some(until) => Summed::Dated(Box::new((until, bytes))),
-        }
+        until.inspect(|until| bytes.extend_from_slice(&until.to_le_bytes()));
+        let (bytes, dated) = (bytes.into_boxed_slice(), if until.is_some() { DATED } else { 0 });
+        // Limits on keys, and on frames and lines before them, are far below.
+        let key = u32::try_from(key.len()).unwrap_or(DATED - 1) | dated;
+        Packed { sum: sum(key, &bytes), bytes, key }
     }
 
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Summed::Plain(bytes) => bytes,
-            Summed::Dated(dated) => &dated.1,
-        }
-    }
-
-    fn until(&self) -> Option<u64> {
-        match self {
-            Summed::Plain(_) => None,
-            Summed::Dated(dated) => Some(dated.0),
-        }
+    fn key(&self) -> &[u8] {
+        &self.bytes[..(self.key & !DATED) as usize]
     }
 
     fn value(&self) -> &[u8] {
-        let bytes = self.bytes();
-        &bytes[..bytes.len() - SUM]
+        let end = self.bytes.len() - if self.key & DATED == 0 { 0 } else { UNTIL };
+        &self.bytes[(self.key & !DATED) as usize..end]
+    }
+
+    fn until(&self) -> Option<u64> {
+        let last = self.bytes.last_chunk().filter(|_| self.key & DATED != 0);
+        last.map(|bytes| u64::from_le_bytes(*bytes))
     }
 
     fn held(&self) -> Held<'_> {
         Held { value: self.value(), until: self.until() }
     }
 
-    fn holds(&self, key: &[u8]) -> bool {
-        self.bytes()[self.bytes().len() - SUM..] == sum(key, self.value(), self.until())
+    /// Whether it is what it was when it arrived.
+    fn is_sound(&self) -> bool {
+        self.sum == sum(self.key, &self.bytes)
     }
 }
 
-fn sum(key: &[u8], value: &[u8], until: Option<u64>) -> [u8; SUM] {
-    let mut sum = crc32fast::Hasher::new();
-    sum.update(key);
-    sum.update(value);
-    if let Some(until) = until {
-        sum.update(&until.to_le_bytes());
+fn sum(key: u32, bytes: &[u8]) -> u32 {
+    let mut sum = crc32fast::Hasher::new_with_initial(key);
+    sum.update(bytes);
+    sum.finalize()
+}
+
+impl Borrow<[u8]> for Packed {
+    fn borrow(&self) -> &[u8] {
+        self.key()
     }
-    sum.finalize().to_le_bytes()
+}
+
+impl Ord for Packed {
+    fn cmp(&self, other: &Packed) -> Ordering {
+        self.key().cmp(other.key())
+    }
+}
+
+impl PartialOrd for Packed {
+    fn partial_cmp(&self, other: &Packed) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Packed {
+    fn eq(&self, other: &Packed) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Packed {}
+
+impl std::fmt::Debug for Packed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Packed").field(&self.key()).field(&self.held()).finish()
+    }
 }
 
 /// A record on its way into a map: key, value, deadline.
@@ -121,11 +150,8 @@ pub type Loose = (Box<[u8]>, Box<[u8]>, Option<u64>);
 impl FromIterator<Loose> for SlotMap {
     /// Builds the tree in one go from records that are (nearly) in key order: faster and denser than one by one.
     fn from_iter<I: IntoIterator<Item = Loose>>(records: I) -> SlotMap {
-        let summed = records.into_iter().map(|(key, value, until)| {
-            let value = Summed::new(&key, &value, until);
-            (key, value)
-        });
-        let mut map = SlotMap { records: summed.collect(), ..SlotMap::default() };
+        let packed = records.into_iter().map(|(key, value, until)| Packed::new(&key, &value, until));
+        let mut map = SlotMap { records: packed.collect(), ..SlotMap::default() };
         map.count();
         map
     }
@@ -135,13 +161,13 @@ impl SlotMap {
     /// The value of `key`.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        self.records.get(key).map(Summed::value)
+        self.records.get(key).map(Packed::value)
     }
 
     /// The value and the deadline of `key`.
     #[must_use]
     pub fn held(&self, key: &[u8]) -> Option<Held<'_>> {
-        self.records.get(key).map(Summed::held)
+        self.records.get(key).map(Packed::held)
     }
 
     /// Sets a value that lasts.
@@ -152,29 +178,25 @@ impl SlotMap {
     /// Sets a value and a deadline.
     pub fn set(&mut self, key: &[u8], value: &[u8], until: Option<u64>) {
         self.bytes += value.len() as u64;
-        let summed = Summed::new(key, value, until);
-        if let Some(old) = self.records.get_mut(key) {
-            self.bytes -= old.value().len() as u64;
-            let before = std::mem::replace(old, summed).until();
-            self.redate(key, before, until);
-        } else {
-            self.bytes += key.len() as u64;
-            self.records.insert(key.into(), summed);
-            self.redate(key, None, until);
+        let old = self.records.replace(Packed::new(key, value, until));
+        match &old {
+            Some(old) => self.bytes -= old.value().len() as u64,
+            None => self.bytes += key.len() as u64,
         }
+        self.redate(key, old.and_then(|old| old.until()), until);
     }
 
     /// Gives a key another deadline; nothing if there is no such key.
     pub fn lasting(&mut self, key: &[u8], until: Option<u64>) {
-        let Some(old) = self.records.get_mut(key) else { return };
-        let before = old.until();
-        *old = Summed::new(key, old.value(), until);
+        let Some(old) = self.records.get(key) else { return };
+        let (before, new) = (old.until(), Packed::new(key, old.value(), until));
+        self.records.replace(new);
         self.redate(key, before, until);
     }
 
     /// Removes a key.
     pub fn delete(&mut self, key: &[u8]) {
-        if let Some(old) = self.records.remove(key) {
+        if let Some(old) = self.records.take(key) {
             self.bytes -= (key.len() + old.value().len()) as u64;
             self.redate(key, old.until(), None);
         }
@@ -197,7 +219,7 @@ impl SlotMap {
 
     /// From now on, [`SlotMap::due`] is to be known, or need not be.
     pub fn watch_deadlines(&mut self, watch: bool) {
-        let dated = self.records.iter().filter_map(|(key, value)| Some((value.until()?, key.clone())));
+        let dated = self.records.iter().filter_map(|record| Some((record.until()?, record.key().into())));
         self.due = match watch {
             true if self.dated > 0 => Some(dated.collect()),
             true => Some(BTreeSet::new()),
@@ -251,18 +273,18 @@ impl SlotMap {
 
     /// All keys and values in key order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.records.iter().map(|(key, value)| (&**key, value.value()))
+        self.records.iter().map(|record| (record.key(), record.value()))
     }
 
     /// All records in key order.
     pub fn all(&self) -> impl DoubleEndedIterator<Item = (&[u8], Held<'_>)> {
-        self.records.iter().map(|(key, value)| (&**key, value.held()))
+        self.records.iter().map(|record| (record.key(), record.held()))
     }
 
     /// The records whose keys are greater than `after`, or all, in key order.
     pub fn after(&self, after: Option<&[u8]>) -> impl Iterator<Item = (&[u8], Held<'_>)> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.records.range::<[u8], _>((start, Bound::Unbounded)).map(|(key, value)| (&**key, value.held()))
+        self.records.range::<[u8], _>((start, Bound::Unbounded)).map(|record| (record.key(), record.held()))
     }
 
     /// About `count` keys from this place on, in the order of places. All keys of one place are told together, and
@@ -273,8 +295,8 @@ impl SlotMap {
     #[must_use]
     pub fn keys_from(&self, from: u64, count: usize, there: impl Fn(&Held<'_>) -> bool) -> Keys {
         let count = count.max(self.records.len() / PIECES).max(1);
-        let records = self.records.iter().filter(|(_, held)| there(&held.held()));
-        let mut found: Vec<(u64, &[u8])> = records.map(|(key, _)| (place(key), &**key)).collect();
+        let records = self.all().filter(|(_, held)| there(held));
+        let mut found: Vec<(u64, &[u8])> = records.map(|(key, _)| (place(key), key)).collect();
         found.retain(|(place, _)| *place >= from);
         if found.len() > count {
             found.select_nth_unstable(count - 1);
@@ -308,8 +330,8 @@ impl SlotMap {
     /// # Errors
     /// The key of a record that is not what it was when it arrived.
     pub fn verified(&self) -> Result<Vec<u64>, Vec<u8>> {
-        match self.records.iter().find(|(key, value)| !value.holds(key)) {
-            Some((key, _)) => Err(key.to_vec()),
+        match self.records.iter().find(|record| !record.is_sound()) {
+            Some(record) => Err(record.key().to_vec()),
             None => Ok(self.digests()),
         }
     }
@@ -323,16 +345,17 @@ impl SlotMap {
 
     /// Damages a record in place, as a failing memory would: its checksum is left as it was. For tests.
     pub fn flip(&mut self, key: &[u8]) -> bool {
-        let byte = self.records.get_mut(key).and_then(|value| match value {
-            Summed::Plain(bytes) => bytes.first_mut(),
-            Summed::Dated(dated) => dated.1.first_mut(),
-        });
-        byte.map(|byte| *byte ^= 0x20).is_some()
+        let Some(mut record) = self.records.take(key) else { return false };
+        match record.bytes.get_mut(key.len()) {
+            Some(byte) => *byte ^= 0x20,
+            None => record.sum ^= 0x20,
+        }
+        self.records.insert(record)
     }
 
     fn count(&mut self) {
         self.bytes = self.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum();
-        self.dated = self.records.values().filter(|value| value.until().is_some()).count();
+        self.dated = self.records.iter().filter(|record| record.until().is_some()).count();
         if self.due.is_some() {
             self.watch_deadlines(true);
         }
@@ -375,7 +398,7 @@ impl SlotMap {
     pub fn fill(&mut self, leaves: &[Leaf]) {
         if leaves.iter().any(|leaf| leaf.clear) {
             let cleared: BTreeSet<u16> = leaves.iter().filter(|leaf| leaf.clear).map(|leaf| leaf.leaf).collect();
-            self.records.retain(|key, _| !cleared.contains(&Self::leaf_of(key)));
+            self.records.retain(|record| !cleared.contains(&Self::leaf_of(record.key())));
             self.count();
         }
         for leaf in leaves {
@@ -413,8 +436,10 @@ mod tests {
         assert!(damaged.flip(b"k"));
         assert_eq!(damaged.verified(), Err(b"k".to_vec()));
         // A deadline that changes by itself is damage, too.
-        let Some(Summed::Dated(dated)) = damaged.records.get_mut(&b"k"[..]) else { panic!("it has one") };
-        (dated.0, dated.1[0]) = (9, b'v');
+        let mut record = damaged.records.pop_first().unwrap();
+        record.bytes = (*b"kv\x09\0\0\0\0\0\0\0").into();
+        damaged.records.insert(record);
+        assert_eq!(damaged.held(b"k"), Some(Held { value: b"v", until: Some(9) }));
         assert_eq!(damaged.verified(), Err(b"k".to_vec()));
         assert_eq!((with.bytes(), with.dated(), with.held(b"k").unwrap().until), (2, 1, Some(7)));
     }

@@ -62,7 +62,8 @@ impl Scrub<'_> {
         }
         let names = self.disk.names().map_err(|error| format!("the data directory: {error}"))?;
         let live = |name: &&String| segment_in(name).is_some_and(|segment| segment >= head.first_segment);
-        names.iter().filter(live).try_for_each(|name| self.segment(name))
+        let last = names.iter().filter_map(|name| segment_in(name)).max();
+        names.iter().filter(live).try_for_each(|name| self.segment(name, segment_in(name) == last))
     }
 
     fn piece(&mut self, part: Part, generation: u64, piece: Piece) -> Result<(), String> {
@@ -78,12 +79,16 @@ impl Scrub<'_> {
         Err(format!("{name} at byte {}: the checksum of {} bytes is wrong", piece.offset, piece.length))
     }
 
-    fn segment(&mut self, name: &str) -> Result<(), String> {
+    fn segment(&mut self, name: &str, last: bool) -> Result<(), String> {
         let bytes = whole(self.disk, name).map_err(|error| format!("{name}: {error}"))?.unwrap_or_default();
         self.took(bytes.len() as u64);
         let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let mut at = 0;
         for line in bytes[..end].split_inclusive(|byte| *byte == b'\n') {
+            // The zeros in front of a group that is being written at this moment: no line has any.
+            if last && line.contains(&0) {
+                return Ok(());
+            }
             if sealed::open(line).is_none() {
                 return Err(format!("{name} at byte {at}: the line's checksum is wrong"));
             }

@@ -13,6 +13,7 @@
 //!   writes or peers' messages holds back. What was already begun is always taken, up to [`Limits::most`]; there the
 //!   process stops rather than run out of memory.
 
+pub mod extent;
 mod writer;
 
 use std::cell::RefCell;

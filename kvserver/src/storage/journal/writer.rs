@@ -10,6 +10,7 @@ use common::{Slot, clock};
 use super::super::codec::{SegmentHead, put_head, put_synced};
 use super::super::disk::{Disk, FileOp};
 use super::super::manifest::segment_name;
+use super::extent::{AHEAD, Extent};
 use super::{JournalEvent, Shared};
 
 /// How long a full disk is left alone before the next attempt.
@@ -22,9 +23,8 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     segment: u64,
     name: String,
-    /// The segment's length as far as it is known to be whole lines.
-    length: u64,
-    /// Whether a failed write may have left more than that.
+    extent: Extent,
+    /// Whether a failed write may have left something behind the lines.
     torn: bool,
     group: Vec<u8>,
     marks: Vec<(Slot, u64)>,
@@ -68,7 +68,7 @@ impl Writer {
             shared,
             segment: 0,
             name: String::new(),
-            length: 0,
+            extent: Extent::new(&[], AHEAD),
             torn: false,
             group: Vec::new(),
             marks: Vec::new(),
@@ -85,7 +85,7 @@ impl Writer {
         self.disk.perform(FileOp::Append(name.clone(), &head))?;
         self.disk.perform(FileOp::Sync(name.clone()))?;
         self.disk.perform(FileOp::SyncDir)?;
-        (self.segment, self.name, self.length) = (segment, name, head.len() as u64);
+        (self.segment, self.name, self.extent) = (segment, name, Extent::new(&head, AHEAD));
         self.shared.segment_bytes.store(0, Ordering::Relaxed);
         Ok(())
     }
@@ -104,6 +104,8 @@ impl Writer {
                 break end;
             }
             if task.close {
+                // Only for the eyes of whoever looks at the file: the next start would do it.
+                let _ = self.trim();
                 return;
             }
         };
@@ -129,7 +131,7 @@ impl Writer {
     /// Writes and syncs the group, and reports it.
     fn commit(&mut self) -> Result<(), End> {
         let records = self.group.len() as u64;
-        put_synced(&mut self.group, self.length);
+        put_synced(&mut self.group, self.extent.length());
         self.write()?;
         self.busy();
         let synced = self.disk.perform(FileOp::Sync(self.name.clone()));
@@ -138,7 +140,6 @@ impl Writer {
             End::Fatal(format!("cannot sync {}: {e}; a retry would lie, so the process stops", self.name))
         })?;
         let bytes = self.group.len() as u64;
-        self.length += bytes;
         self.total_bytes += bytes;
         self.shared.segment_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.shared.waiting.fetch_sub(records, Ordering::Relaxed);
@@ -179,12 +180,30 @@ impl Writer {
 
     /// Cuts away what a failed attempt left, then writes. Neither is repeated before the other has succeeded.
     fn try_write(&mut self) -> io::Result<()> {
+        let lines = self.group.len();
         if self.torn {
-            self.disk.perform(FileOp::Truncate(self.name.clone(), self.length))?;
+            self.disk.perform(FileOp::Truncate(self.name.clone(), self.extent.length()))?;
+            self.extent.cut();
+        } else {
+            self.extent.pad(&mut self.group);
         }
         self.torn = true;
-        self.disk.perform(FileOp::Append(self.name.clone(), &self.group))?;
+        let written = self.disk.perform(FileOp::Write(self.name.clone(), self.extent.length(), &self.group));
+        let bytes = self.group.len();
+        self.group.truncate(lines);
+        written?;
+        self.extent.grew(lines, bytes);
         self.torn = false;
+        Ok(())
+    }
+
+    /// Ends the segment where its lines end.
+    fn trim(&mut self) -> io::Result<()> {
+        if self.extent.has_room() {
+            self.disk.perform(FileOp::Truncate(self.name.clone(), self.extent.length()))?;
+            self.disk.perform(FileOp::Sync(self.name.clone()))?;
+            self.extent.cut();
+        }
         Ok(())
     }
 
@@ -207,8 +226,10 @@ impl Writer {
         if self.shared.lock().rotate.take_if(|asked| *asked == number).is_none() {
             return Ok(());
         }
+        // A segment that is not the last one ends with its last line: recovery takes anything else there for damage.
+        self.trim().map_err(|e| End::Fatal(format!("cannot end {}: {e}", self.name)))?;
         let old = self.name.clone();
-        let (next, after) = (self.segment + 1, self.length);
+        let (next, after) = (self.segment + 1, self.extent.length());
         let rotated = match self.begin_segment(next, after) {
             Ok(()) => {
                 // Closing changes nothing on the disk; there is nothing to be done about an error.
