@@ -3,6 +3,7 @@
 //! Every byte of every file is the business of the unit tests in `kvserver/src/storage`; here some of them are tried on
 //! a server of a cluster under load, which must notice, and be whole again afterwards.
 
+use kvserver::storage::journal::extent::without_room;
 use std::fs::OpenOptions;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -35,10 +36,9 @@ fn journal(dir: &Path) -> anyhow::Result<PathBuf> {
     names.filter_map(|path| Some((number(&path)?, path))).max().map(|(_, path)| path).context("no journal")
 }
 
-/// How long a journal is without the zeros behind it.
+/// How long a journal is without the room behind its lines.
 fn filled(path: &Path) -> anyhow::Result<u64> {
-    let bytes = std::fs::read(path)?;
-    Ok(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at as u64 + 1))
+    Ok(without_room(&std::fs::read(path)?).len() as u64)
 }
 
 /// Turns one bit of a file.

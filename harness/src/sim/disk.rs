@@ -9,14 +9,14 @@ use common::{ClusterId, NodeId, Slot, StoreUuid, Switches};
 use kvserver::storage::checkpoint::Label;
 use kvserver::storage::codec::{Line, SegmentHead, put_head, put_synced, take_line};
 use kvserver::storage::data_dir::DataDir;
-use kvserver::storage::journal::extent::Extent;
+use kvserver::storage::journal::extent::{Extent, without_room};
 use kvserver::storage::manifest::{segment_in, segment_name};
 use kvserver::storage::mem_disk::{MemDisk, SharedDisk};
 use kvserver::storage::record::Change;
 use kvserver::storage::store::{StoreError, open_on};
 use kvserver::storage::{CheckpointWriter, Disk, FileOp, Record, Role, SlotEncoder, SlotImage, StoreOptions};
 
-/// Zeros ahead of the journal: few, so that their end is reached often.
+/// Room ahead of the journal's lines: little, so that its end is reached often.
 const AHEAD: usize = 8 << 10;
 
 /// A data directory.
@@ -111,8 +111,7 @@ impl Files {
     pub(super) fn forget(&mut self, lines: usize) -> usize {
         let mut disk = self.disk.lock();
         let Some(content) = disk.get(&self.name).map(<[u8]>::to_vec) else { return 0 };
-        let end = content.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
-        let mut kept: Vec<&[u8]> = content[..end].split_inclusive(|byte| *byte == b'\n').collect();
+        let mut kept: Vec<&[u8]> = without_room(&content).split_inclusive(|byte| *byte == b'\n').collect();
         let mut gone = 0;
         while gone < lines && kept.len() > 1 {
             let Some(line) = kept.last() else { break };
@@ -145,7 +144,7 @@ impl Files {
         debug_assert!(done.is_ok(), "{done:?}");
     }
 
-    /// Writes a group as the journal's thread does: with a line behind it that says where it begins, and with zeros behind
+    /// Writes a group as the journal's thread does: with a line behind it that says where it begins, and with room behind
     /// that when it reaches the end of the file. `whole`: so many bytes of it; less than all of them is what a crash leaves.
     pub(super) fn write_group(&mut self, records: &[u8], whole: Option<usize>) {
         let Some(extent) = &mut self.extent else { return };

@@ -6,6 +6,7 @@
 //! Entries above a slot's base come back as its tail and are never applied here: whether they are committed is for the
 //! replicas to agree on.
 
+use super::journal::extent::{is_unwritten, without_room};
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::{NodeId, Slot, StoreUuid};
@@ -320,9 +321,9 @@ impl<'d> Recovery<'d> {
                 replay.findings.damage(None, &name, 0, "the segment's first line is not whole, and it was synced")?;
             }
             self.found.report.bytes += bytes.len() as u64;
-            // Zeros at the end are room that was made for what was to come.
-            let torn = bytes[whole..].iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
-            self.found.report.torn_bytes += torn as u64;
+            // Room for what was to come is no loss.
+            let torn = Some(&bytes[whole..]).filter(|rest| !rest.iter().all(|byte| is_unwritten(*byte)));
+            self.found.report.torn_bytes += torn.map_or(0, |torn| without_room(torn).len() as u64);
             // A segment without even a whole head was never begun: its number is free.
             (next, after) = if whole == 0 { (*number, after) } else { (*number + 1, whole as u64) };
             if whole == 0 {

@@ -5,9 +5,10 @@
 //! segment, which was synced to its end before the next one was begun.
 //!
 //! One exception: a disk may write the sectors of a group in any order, so a power loss before the sync can leave a hole
-//! of zeros with whole lines after it. Such a hole is a torn tail too, unless a later line proves that it was synced. It
+//! of what was there before (room, or zeros) with whole lines after it. Such a hole is a torn tail too, unless a later line proves that it was synced. It
 //! must be: when all copies lose power at once, taking it for damage would discard all of them.
 
+use super::journal::extent::is_unwritten;
 use std::collections::BTreeMap;
 
 use common::{LogId, Seq, Slot};
@@ -142,12 +143,12 @@ fn never_synced(bytes: &[u8], at: usize, next: usize) -> bool {
     has_hole(bytes, at, next) && !proves_synced(bytes, at, next)
 }
 
-/// A run of zeros up to the end of a sector, from the beginning of one or from where the file ended before. No line
-/// contains a zero, and a few flipped bits do not make such a run.
+/// A run of what no line contains, up to the end of a sector, from the beginning of one or from where the lines ended
+/// before. A few flipped bits do not make such a run.
 fn has_hole(bytes: &[u8], at: usize, next: usize) -> bool {
     let mut run = at;
     for (end, byte) in bytes.iter().enumerate().take(next).skip(at) {
-        if *byte != 0 {
+        if !is_unwritten(*byte) {
             run = end + 1;
         } else if (end + 1).is_multiple_of(SECTOR) && (run == at || run.is_multiple_of(SECTOR)) {
             return true;

@@ -9,6 +9,7 @@ use common::{Entry, Epoch, LogId, Op, Outcome, Seq, Slot};
 
 use super::super::codec::{Line, take_line};
 use super::super::disk::{FileOp, RealDisk};
+use super::super::journal::extent::without_room;
 use super::super::journal::{Journal, JournalEvent, JournalStart, Limits};
 use super::super::manifest::segment_name;
 use super::super::mem_disk::SharedDisk;
@@ -235,8 +236,7 @@ fn half_synced() -> (usize, Vec<u8>) {
     assert!(matches!(next(&events), JournalEvent::Fatal(_)));
     let disk = disk.lock();
     let whole = disk.get(&segment_name(1)).unwrap();
-    // Without the zeros behind it.
-    let whole = whole[..whole.iter().rposition(|byte| *byte != 0).unwrap() + 1].to_vec();
+    let whole = without_room(whole).to_vec();
     let last = whole.split_inclusive(|byte| *byte == b'\n').next_back().unwrap();
     let Ok(Line::Synced(synced)) = take_line(last) else { panic!("no group ends here") };
     (usize::try_from(synced).unwrap(), whole)
@@ -247,11 +247,11 @@ fn sectors_that_power_loss_left_unwritten_are_a_torn_tail() {
     let (synced, whole) = half_synced();
     let sectors: Vec<usize> = (synced / 512..whole.len().div_ceil(512)).collect();
     assert!(sectors.len() >= 4, "{synced} of {} bytes are synced", whole.len());
-    for mask in 0..1u32 << sectors.len() {
+    for (mask, before) in (0..1u32 << sectors.len()).flat_map(|mask| [(mask, 0), (mask, b'\n')]) {
         let mut bytes = whole.clone();
         for (_, sector) in sectors.iter().enumerate().filter(|(i, _)| mask & (1 << i) == 0) {
             let end = bytes.len().min((sector + 1) * 512);
-            bytes[(sector * 512).max(synced)..end].fill(0);
+            bytes[(sector * 512).max(synced)..end].fill(before);
         }
         let mut disk = super::super::mem_disk::MemDisk::default();
         disk.put(&segment_name(1), &bytes);
@@ -265,12 +265,12 @@ fn sectors_that_power_loss_left_unwritten_are_a_torn_tail() {
 }
 
 #[test]
-fn zeros_where_something_was_synced_are_damage() {
+fn a_hole_where_something_was_synced_is_damage() {
     let (synced, whole) = half_synced();
     assert!(synced > 1024);
-    for sector in 0..synced / 512 {
+    for (sector, with) in (0..synced / 512).flat_map(|sector| [(sector, 0), (sector, b'\n')]) {
         let mut bytes = whole.clone();
-        bytes[sector * 512..(sector + 1) * 512].fill(0);
+        bytes[sector * 512..(sector + 1) * 512].fill(with);
         let mut disk = super::super::mem_disk::MemDisk::default();
         disk.put(&segment_name(1), &bytes);
         assert!(recover(&disk).is_err(), "sector {sector}");
