@@ -13,8 +13,8 @@ use common::{Slot, clock};
 use crate::node::Node;
 use crate::replica::Event;
 
-/// How often it looks whether the node still runs.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often it looks whether the node still runs, if nobody wakes it.
+const LOOK: Duration = Duration::from_secs(1);
 /// The shortest rest between two slots.
 const SHORTEST: Duration = Duration::from_millis(2);
 /// What a round waits for an answer before a missed slot is asked again.
@@ -65,7 +65,7 @@ fn rest(node: &Weak<Node>, mut pause: Duration) -> bool {
             return false;
         }
         let nap = pause.min(LOOK);
-        std::thread::sleep(nap);
+        std::thread::park_timeout(nap);
         pause -= nap;
         if pause.is_zero() {
             return true;

@@ -15,7 +15,7 @@ use crate::storage::{CheckpointError, Role};
 /// After a failure (the disk is full): the next attempt.
 const RETRY: Duration = Duration::from_secs(10);
 /// How often it is looked whether one is due.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(250);
 /// The longest rest between two slots.
 const LONGEST_REST: Duration = Duration::from_millis(5);
 
@@ -24,7 +24,7 @@ pub(crate) fn run(node: &Weak<Node>) {
     let mut not_before = clock::now();
     let mut first = true;
     loop {
-        std::thread::sleep(LOOK);
+        std::thread::park_timeout(LOOK);
         let Some(node) = node.upgrade().filter(|node| !node.halted()) else { return };
         if !node.serving() || clock::now() < not_before {
             continue;

@@ -18,7 +18,7 @@ use anyhow::{Context as _, anyhow};
 use common::admin::{self, Page};
 use common::{Time, clock, files, logging};
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -84,7 +84,8 @@ fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     logging::start(config.log_level, config.log_file.as_deref())
         .with_context(|| format!("cannot open the log file {:?}: try another --log-file", config.log_file))?;
     warn(config);
-    let runtime = Runtime::new().context("cannot start the runtime")?;
+    let runtime = Builder::new_multi_thread().worker_threads(config.threads).enable_all().build();
+    let runtime = runtime.context("cannot start the runtime")?;
     let server = start(config, &runtime)?;
     let node = server.node.identity();
     say(&format!("kvserver {}, node {}, start {}\n", env!("CARGO_PKG_VERSION"), node.node, node.boot));

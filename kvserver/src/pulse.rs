@@ -17,7 +17,7 @@ use common::peer::{Beacon, BeaconAck, Pulse};
 use common::{NodeId, Time, clock, frame};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::links::{self, Backoff};
@@ -36,8 +36,7 @@ const STALLED: Duration = Duration::from_secs(2);
 pub(crate) async fn beacons(node: Arc<Node>) {
     let mut scratch = Vec::new();
     let serving = node.until_serving().await;
-    let mut rounds = interval(serving.timing.beacon);
-    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut rounds = aligned(serving.timing.beacon);
     loop {
         tokio::select! {
             _ = rounds.tick() => {}
@@ -45,6 +44,16 @@ pub(crate) async fn beacons(node: Arc<Node>) {
         }
         round(&node, serving.cluster.lease_ms, &mut scratch);
     }
+}
+
+/// Ticks at whole multiples of `every`, as the slots' own ticks do: what is to be done regularly is done in one go, by all
+/// servers of a machine at the same moment. An idle processor that is woken six times in 50 ms costs twice what one that is
+/// woken three times costs.
+fn aligned(every: Duration) -> Interval {
+    let now = clock::now();
+    let mut ticks = interval_at(Instant::now() + now.next_multiple_of(every).since(now), every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks
 }
 
 fn round(node: &Node, lease_ms: u32, scratch: &mut Vec<(NodeId, Beacon)>) {
@@ -139,8 +148,7 @@ async fn beat(node: &Node, addr: &str, backoff: &mut Backoff) -> anyhow::Result<
     let mut stream = timeout(Duration::from_secs(1), TcpStream::connect(addr)).await??;
     links::tune(&stream);
     backoff.reset();
-    let mut beats = interval(HEARTBEAT);
-    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut beats = aligned(HEARTBEAT);
     loop {
         beats.tick().await;
         if node.ecs_addr().as_deref() != Some(addr) {

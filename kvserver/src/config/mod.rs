@@ -16,6 +16,7 @@ use common::logging;
 use common::text::{Dialect, Limits};
 use log::LevelFilter;
 
+pub use self::defaults::threads as default_threads;
 use self::raw::Raw;
 use crate::client_port::Bounds;
 
@@ -50,6 +51,8 @@ pub struct Config {
     pub max_connections: usize,
     /// How many bytes all of them together may hold.
     pub max_client_memory: usize,
+    /// How many threads serve clients and peers.
+    pub threads: usize,
     /// Ask every replica before a read is answered.
     pub confirm_reads: bool,
     /// The longest time from one checkpoint to the next.
@@ -138,6 +141,7 @@ fn validate(raw: Raw) -> Result<Config, String> {
         bounds: Bounds { pending: raw.max_pending, bytes: raw.max_pending_bytes },
         max_connections: raw.max_connections,
         max_client_memory,
+        threads: raw.threads.unwrap_or_else(defaults::threads),
         confirm_reads: raw.reads == "confirm",
         checkpoint_every: Duration::from_secs(raw.checkpoint_seconds),
         audit_every: (raw.audit_seconds > 0).then(|| Duration::from_secs(raw.audit_seconds)),

@@ -105,6 +105,10 @@ pub(super) struct Raw {
     #[arg(long, env = "ANNULUS_MAX_CLIENT_MEMORY", default_value_t = d::MAX_CLIENT_MEMORY, value_name = "BYTES", value_parser = up_to(d::HIGHEST_CLIENT_MEMORY))]
     pub(super) max_client_memory: usize,
 
+    /// Threads that serve clients and peers; the journal, the pulse and the ticker have their own [default: one less than the machine has processors]
+    #[arg(long, env = "ANNULUS_THREADS", value_name = "COUNT", value_parser = up_to(d::HIGHEST_THREADS))]
+    pub(super) threads: Option<usize>,
+
     /// How a read knows that it is current: by leases, or by asking every replica
     #[arg(long, env = "ANNULUS_READS", default_value = d::READS, value_name = "lease|confirm", value_parser = ["lease", "confirm"])]
     pub(super) reads: String,

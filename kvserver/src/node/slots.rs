@@ -65,6 +65,13 @@ impl Slots {
 
     /// Runs `f` on a slot and performs what it wants done, all under the slot's lock.
     pub(super) fn with<R>(&self, node: &Node, slot: Slot, f: impl FnOnce(&mut Replica, &mut Vec<Action>) -> R) -> R {
+        let (result, deadline) = self.run(node, slot, f);
+        self.alarm_clock.before(deadline);
+        result
+    }
+
+    /// The same, for the ticker: returns the slot's deadline instead of setting the alarm.
+    fn run<R>(&self, node: &Node, slot: Slot, f: impl FnOnce(&mut Replica, &mut Vec<Action>) -> R) -> (R, u64) {
         let mut out = ACTIONS.take();
         let place = &self.slots[usize::from(slot.0)];
         let mut replica = match place.replica.lock() {
@@ -80,9 +87,8 @@ impl Slots {
         let deadline = replica.deadline().map_or(u64::MAX, |time| time.0);
         place.deadline.store(deadline, SeqCst);
         drop(replica);
-        self.alarm_clock.before(deadline);
         ACTIONS.set(out);
-        result
+        (result, deadline)
     }
 
     /// The ticker has looked at the wall clock. All slots hear of it before anything else happens to them.
@@ -97,7 +103,7 @@ impl Slots {
         for slot in 0..self.count {
             let deadline = &self.slots[usize::from(slot)].deadline;
             if deadline.load(SeqCst) <= seen.0 {
-                self.with(node, Slot(slot), |replica, out| replica.handle(now(), Event::Tick, out));
+                self.run(node, Slot(slot), |replica, out| replica.handle(now(), Event::Tick, out));
             }
             next = next.min(deadline.load(SeqCst));
         }

@@ -260,6 +260,9 @@ impl Node {
     pub fn halt(&self) {
         self.stop.cancel();
         self.links.close();
+        // Those that rest look at once.
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.iter().for_each(|thread| thread.thread().unpark());
     }
 
     fn join(&self) {

@@ -512,7 +512,7 @@ impl Coordinator {
         self.sweep(ctx);
     }
 
-    /// Ticks are at most a beacon apart. After a longer pause of this very server (stopped, or starved of processor time)
+    /// Ticks are at most two beacons apart. After a longer pause of this very server (stopped, or starved of processor time)
     /// what the followers said meanwhile still waits to be read: their silence counts from now on only.
     fn excuse(&mut self, ctx: &Ctx<'_>) {
         let last = std::mem::replace(&mut self.ticked, ctx.now);

@@ -16,7 +16,7 @@ use crate::storage::map::Held;
 use crate::storage::record::{Change, Record};
 
 /// Committed entries kept in memory for learners, per slot, in bytes. Beyond it a learner is served by content.
-const RECENT_BYTES: usize = 32 << 10;
+const RECENT_BYTES: usize = 10 << 10;
 /// The same while a walk needs them; beyond it the walk starts over.
 const PINNED_BYTES: usize = 16 << 20;
 

@@ -247,7 +247,7 @@ impl Replica {
                 Some(wake)
             }
             // All slots at the same moments, so that whoever lets time pass for them wakes once for all.
-            Role::Coordinator(_) => Some(now.next_multiple_of(beacon)),
+            Role::Coordinator(_) => Some(now.next_multiple_of(beacon * 2)),
             _ => None,
         };
         let soon = now + beacon / 5;

@@ -142,7 +142,7 @@ impl SlotEncoder {
 }
 
 /// An encoder's memory above this is given back before the next slot.
-const KEPT: usize = 8 << 20;
+const KEPT: usize = 256 << 10;
 
 impl SlotEncoder {
     /// Forgets the last slot.

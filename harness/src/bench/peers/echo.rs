@@ -6,9 +6,11 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
+use kvserver::config::default_threads;
 use playground::process::{Launch, Process};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Builder;
 
 use super::PATIENCE;
 
@@ -43,7 +45,8 @@ fn serve() -> anyhow::Result<()> {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         std::process::exit(0);
     });
-    tokio::runtime::Runtime::new()?.block_on(async {
+    let runtime = Builder::new_multi_thread().worker_threads(default_threads()).enable_all().build()?;
+    runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         println!("echo listening on {}", listener.local_addr()?);
         loop {
