@@ -67,6 +67,8 @@ impl Inode {
     fn lose_sectors(&mut self, keep: &mut impl FnMut(usize) -> usize) {
         let Some(from) = self.over.iter().map(|(at, _)| *at).min() else { return };
         let mut before = self.content.clone();
+        // The file ended in the middle of a sector: what is behind its end there is on the disk with it, or is not.
+        before[self.synced..].fill(0);
         for (at, bytes) in self.over.drain(..).rev() {
             let end = (at + bytes.len()).min(before.len());
             if at < end {

@@ -1,13 +1,11 @@
 //! Questions about the whole cluster, asked of real nodes on real sockets.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // tests
 
-mod support;
-
+use crate::support::fake_ecs::FakeEcs;
+use crate::support::{Server, TempDir, eventually};
 use common::text::{Form, Whole};
 use kvserver::replica::Reply;
 use serde_json::Value;
-use support::fake_ecs::FakeEcs;
-use support::{Server, TempDir, eventually};
 
 const SLOTS: u16 = 8;
 
@@ -91,7 +89,7 @@ async fn a_slot_that_nobody_serves_is_named_and_never_left_out() {
 
     // Once others have them, every server knows all again.
     cluster.ecs.bury(cluster.servers[1].node.identity().node);
-    let deadline = tokio::time::Instant::now() + support::DEADLINE;
+    let deadline = tokio::time::Instant::now() + crate::support::DEADLINE;
     loop {
         let (word, text) = cluster.servers[2].ask(Whole::NumKeys).await;
         if word == "NUM_KEYS_SUCCESS" {

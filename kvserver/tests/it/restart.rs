@@ -1,15 +1,13 @@
 //! What survives an orderly stop and a crash, and which directories are refused.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // tests
 
-mod support;
-
+use crate::support::fake_ecs::FakeEcs;
+use crate::support::{Server, TempDir, eventually, value};
 use common::update::{Expiry, Only, Update, Updated, Wrong};
 use common::{ClusterId, Outcome};
 use kvserver::node::{Fatal, Node, NodeOptions};
 use kvserver::replica::{Lasting, Refusal, Reply};
 use kvserver::replies::Replies;
-use support::fake_ecs::FakeEcs;
-use support::{Server, TempDir, eventually, value};
 use tokio::runtime::Handle;
 
 fn refused(options: NodeOptions) -> String {
@@ -94,7 +92,7 @@ async fn a_directory_is_used_by_one_process_and_one_cluster_only() {
 
     ecs.with(|ecs| ecs.cluster.cluster = ClusterId(99));
     let server = Server::clustered(&dir, "127.0.0.1:5001", &ecs.addr);
-    let fatal = tokio::time::timeout(support::DEADLINE, server.node.fatal()).await.unwrap();
+    let fatal = tokio::time::timeout(crate::support::DEADLINE, server.node.fatal()).await.unwrap();
     assert_eq!(fatal.code, Fatal::REFUSED);
     assert!(fatal.reason.contains("belongs to"), "{}", fatal.reason);
 }

@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // A test that cannot go on says where; it has threads and clocks.
 
-mod fake;
-
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use fake::{Act, Fake};
+use crate::fake::{Act, Fake};
 use serde_json::Value;
 
 /// A directory that goes away with the test.

@@ -1,14 +1,12 @@
 //! Real nodes on real sockets, registered at a scripted ECS.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // tests
 
-mod support;
-
+use crate::support::fake_ecs::FakeEcs;
+use crate::support::{Server, TempDir, eventually, value};
 use common::update::{Expiry, Only, Update, Updated};
 use common::{NodeId, Outcome};
 use kvserver::node::Fatal;
 use kvserver::replica::{Lasting, Refusal, Reply};
-use support::fake_ecs::FakeEcs;
-use support::{Server, TempDir, eventually, value};
 
 const SLOTS: u16 = 8;
 
@@ -57,7 +55,7 @@ impl Cluster {
     }
 
     async fn put(&self, key: &str, value: &str) -> Outcome {
-        let deadline = tokio::time::Instant::now() + support::DEADLINE;
+        let deadline = tokio::time::Instant::now() + crate::support::DEADLINE;
         loop {
             match self.coordinator(key).put(key, value).await {
                 Reply::Written(outcome) => return outcome,
@@ -140,7 +138,7 @@ async fn deadlines_are_kept_by_all_and_by_the_next_coordinator() {
         let key = format!("key{number}");
         for server in cluster.alive() {
             match number {
-                0..10 => support::until_missing(server, &key).await,
+                0..10 => crate::support::until_missing(server, &key).await,
                 _ => assert_eq!(server.lasting(&key).await, Reply::Lasts(Lasting::Until(late)), "{key}"),
             }
         }
@@ -225,7 +223,7 @@ async fn a_refused_server_says_why_and_stops() {
     ecs.with(|ecs| ecs.refuse = Some(("another cluster's directory".into(), true)));
     let dir = TempDir::new();
     let server = Server::clustered(&dir, "127.0.0.1:5001", &ecs.addr);
-    let fatal = tokio::time::timeout(support::DEADLINE, server.node.fatal()).await.unwrap();
+    let fatal = tokio::time::timeout(crate::support::DEADLINE, server.node.fatal()).await.unwrap();
     assert_eq!(fatal.code, Fatal::REFUSED);
     assert!(fatal.reason.contains("another cluster's directory"), "{}", fatal.reason);
     assert!(matches!(server.put("k", "v").await, Reply::Refused(Refusal::Unavailable(_))));

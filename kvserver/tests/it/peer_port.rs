@@ -1,17 +1,15 @@
 //! What strangers, ghosts and broken peers get at the peer port.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // tests
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::fake_ecs::FakeEcs;
+use crate::support::{DEADLINE, Server, TempDir, value};
 use bytes::BytesMut;
 use common::frame;
 use common::peer::{Hello, HelloAck, Identity, PeerMsg, Pulse, Purpose};
 use common::{BootId, ClusterId, Epoch, NodeId, Outcome, Seq, Slot, StoreUuid, Time};
 use kvserver::replica::Reply;
-use support::fake_ecs::FakeEcs;
-use support::{DEADLINE, Server, TempDir, value};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 

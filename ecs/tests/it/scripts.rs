@@ -7,17 +7,15 @@
 //! `plan N [WITHOUT]`, `rebalance N` (an operator asks through N),
 //! `stopping N`, `rejoin N`. Every command prints what the ECS logged meanwhile.
 
-mod puppets;
-
 use std::error::Error;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::puppets::Theatre;
 use common::control::Wish;
 use common::{Epoch, NodeId};
 use ecs::Event;
 use goldenscript::{Command, Context, Runner};
-use puppets::Theatre;
 
 struct Stage(Theatre);
 
@@ -39,7 +37,7 @@ impl Runner for Stage {
 }
 
 /// A way in which a puppet behaves badly; without one it behaves again.
-fn set(puppet: &mut puppets::Puppet, how: Option<&str>) {
+fn set(puppet: &mut crate::puppets::Puppet, how: Option<&str>) {
     match how {
         Some("stubborn") => puppet.stubborn = true,
         Some("lazy") => puppet.lazy = true,
@@ -160,7 +158,7 @@ impl Stage {
         Ok(String::new())
     }
 
-    fn puppet(&mut self, name: u64) -> Result<&mut puppets::Puppet, Box<dyn Error>> {
+    fn puppet(&mut self, name: u64) -> Result<&mut crate::puppets::Puppet, Box<dyn Error>> {
         self.0.puppets.get_mut(&name).ok_or_else(|| format!("no puppet {name}").into())
     }
 }

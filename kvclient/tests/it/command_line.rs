@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // A test that cannot go on says where; it has threads and clocks.
 
-mod fake;
-
 use std::io::Write;
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
-use fake::{Act, Fake};
+use crate::fake::{Act, Fake};
 use serde_json::Value;
 
 fn program(fake: &Fake) -> Command {

@@ -1,6 +1,6 @@
 //! How even the ring is: the largest share over the mean, for 3 to 20 servers, with one arc each and with eight, after
 //! joins, after deaths, and evened out; beside servers that land at random places, as plain consistent hashing has it.
-#![allow(clippy::print_stdout)] // `cargo test -p ecs --test balance -- --nocapture` prints the table
+#![allow(clippy::print_stdout)] // `cargo test -p ecs --test it balance -- --nocapture` prints the table
 
 use std::collections::{BTreeMap, BTreeSet};
 

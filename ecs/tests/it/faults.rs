@@ -1,15 +1,13 @@
 //! Random faults against the core: whatever happens, the durable state keeps its invariants, every view follows from the
 //! one before (`puppets` checks each step), and once the faults end everything comes home.
 
-mod puppets;
-
 use std::time::Duration;
 
+use crate::puppets::Theatre;
 use common::control::Wish;
 use common::{NodeId, StoreUuid};
 use ecs::Event;
 use proptest::prelude::*;
-use puppets::Theatre;
 
 #[derive(Clone, Debug)]
 enum Fault {
@@ -61,7 +59,7 @@ fn fault() -> impl Strategy<Value = Fault> {
 }
 
 fn play(theatre: &mut Theatre, fault: &Fault) {
-    let of = |theatre: &mut Theatre, name: u64, act: fn(&mut puppets::Puppet)| {
+    let of = |theatre: &mut Theatre, name: u64, act: fn(&mut crate::puppets::Puppet)| {
         if let Some(puppet) = theatre.puppets.get_mut(&name) {
             act(puppet);
         }
@@ -129,8 +127,9 @@ fn heal(theatre: &mut Theatre) {
 
 /// Whoever is not running, or was told to stop, takes part again.
 fn revive(theatre: &mut Theatre) {
-    let gone =
-        |(name, puppet): (&u64, &puppets::Puppet)| (!puppet.running || puppet.stopped.is_some()).then_some(*name);
+    let gone = |(name, puppet): (&u64, &crate::puppets::Puppet)| {
+        (!puppet.running || puppet.stopped.is_some()).then_some(*name)
+    };
     for name in theatre.puppets.iter().filter_map(gone).collect::<Vec<_>>() {
         theatre.start(name);
     }

@@ -1,12 +1,10 @@
 //! The library against servers that misbehave.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // A test that cannot go on says where; it has threads and clocks.
 
-mod fake;
-
 use std::time::Duration;
 
+use crate::fake::{Act, Fake};
 use common::Outcome;
-use fake::{Act, Fake};
 use kvclient::{Address, Client, Error, Settings};
 
 fn settings(total: u64) -> Settings {
