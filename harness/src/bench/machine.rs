@@ -52,9 +52,15 @@ impl Machine {
     /// In one line; without the date, which documents have no use for.
     #[must_use]
     pub fn line(&self) -> String {
+        self.lines().join(" ")
+    }
+
+    /// The same in two.
+    #[must_use]
+    pub fn lines(&self) -> [String; 2] {
         let Machine { cores, cpu, memory, kernel, load, .. } = self;
-        let versions = self.versions.join("; ");
-        format!("{cores} cores ({cpu}), {memory} MiB, Linux {kernel}, load before: {load}. {versions}.")
+        let machine = format!("{cores} cores ({cpu}), {memory} MiB, Linux {kernel}, load before: {load}.");
+        [machine, format!("{}.", self.versions.join("; "))]
     }
 }
 

@@ -13,7 +13,7 @@ const CHART: f64 = 460.0;
 const VALUES: f64 = 110.0;
 const ROW: f64 = 22.0;
 const TOP: f64 = 64.0;
-const FOOT: f64 = 44.0;
+const FOOT: f64 = 60.0;
 /// Colours that differ in lightness, too, with a stronger set for dark ground.
 const STYLE: &str = "text{font:12px system-ui,sans-serif;fill:#1f2933}.title{font-size:15px;font-weight:600}.quiet{fill:#5f6b76}\
 .grid{stroke:#d5dae0;stroke-width:1}.even{stroke:#1f2933;stroke-width:1.5}.good{fill:#2f7ebc}.miss{fill:#d9822b}.free{fill:#8b97a3}\
@@ -92,7 +92,9 @@ pub fn svg(report: &Report) -> String {
     for (number, bar) in bars.iter().enumerate() {
         draw(&mut out, &axis, bar, TOP + ROW * number as f64);
     }
-    text(&mut out, (16.0, height - 12.0), "quiet", "start", &report.machine.line());
+    for (row, line) in report.machine.lines().iter().rev().enumerate() {
+        text(&mut out, (16.0, height - 12.0 - 16.0 * row as f64), "quiet", "start", line);
+    }
     out.push_str("</svg>\n");
     out
 }

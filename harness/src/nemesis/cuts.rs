@@ -16,6 +16,7 @@ pub(super) const ALL: &[Scenario] = &[
     Scenario { name: "cut-from-members", needs: &[], run: cut_from_members },
     Scenario { name: "half-open-to-members", needs: &[], run: half_open_to_members },
     Scenario { name: "acks-lost", needs: &[], run: acks_lost },
+    Scenario { name: "pulses-lost", needs: &[], run: pulses_lost },
     Scenario { name: "sends-lost", needs: &[], run: sends_lost },
     Scenario { name: "heartbeats-lost", needs: &[], run: heartbeats_lost },
     Scenario { name: "halves", needs: &[], run: halves },
@@ -74,6 +75,13 @@ fn half_open_to_members(stage: &Stage) -> anyhow::Result<Done> {
 fn acks_lost(stage: &Stage) -> anyhow::Result<Done> {
     with_links(stage, 3, "lost everything from a member to its coordinator, not the other way", |arena, members| {
         arena.wires().set(Who::Server(members[1]), Who::Server(members[0]), Flow::Held);
+    })
+}
+
+/// The member asks and answers everything else, so it seems to be there; but without its answers to beacons nobody has a lease.
+fn pulses_lost(stage: &Stage) -> anyhow::Result<Done> {
+    with_links(stage, 3, "lost a member's answers to its coordinator's beacons, and nothing else", |arena, members| {
+        arena.wires().set(Who::Pulse(members[1]), Who::Server(members[0]), Flow::Held);
     })
 }
 

@@ -59,6 +59,7 @@ pub const LINES: &[Line] = &[
             "cut-from-members",
             "half-open-to-members",
             "acks-lost",
+            "pulses-lost",
             "sends-lost",
             "halves",
             "flapping",

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use common::peer::Hello;
+use common::peer::{Hello, Purpose};
 use common::{NodeId, frame};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -31,6 +31,9 @@ const PIECES: usize = 1024;
 pub enum Who {
     /// A server.
     Server(usize),
+    /// The connections of a server that carry its beacons and answers to beacons, and nothing else; they are its others'
+    /// like, unless something is said of them.
+    Pulse(usize),
     /// The configuration service.
     Ecs,
     /// Any client.
@@ -147,8 +150,8 @@ impl Shared {
 #[derive(Clone, Copy)]
 enum Dialer {
     Known(Who),
-    /// A server that may not have been introduced yet.
-    Named(NodeId),
+    /// A server that may not have been introduced yet, and what it came for.
+    Named(NodeId, Purpose),
 }
 
 /// Hears who dials a peer port, and gives back what was read for that.
@@ -161,7 +164,7 @@ async fn meet(stream: &mut TcpStream) -> (Dialer, BytesMut) {
         match frame::take::<Hello>(&mut seen.clone()) {
             // The ecs has no node id.
             Ok(Some(hello)) if hello.from.node == NodeId(0) => return (Dialer::Known(Who::Ecs), seen),
-            Ok(Some(hello)) => return (Dialer::Named(hello.from.node), seen),
+            Ok(Some(hello)) => return (Dialer::Named(hello.from.node, hello.purpose), seen),
             Ok(None) if seen.len() < LONGEST_HELLO => {}
             _ => return (Dialer::Known(Who::Client), seen),
         }
@@ -181,7 +184,7 @@ impl Link {
     fn dialer(&self) -> Who {
         match self.dialer {
             Dialer::Known(who) => who,
-            Dialer::Named(node) => {
+            Dialer::Named(node, _) => {
                 let nodes = self.shared.nodes.lock().unwrap_or_else(PoisonError::into_inner);
                 nodes.get(&node).copied().unwrap_or(Who::Client)
             }
@@ -191,8 +194,13 @@ impl Link {
     /// What the rules say for the way there, or back.
     fn flow(&mut self, there: bool) -> Flow {
         let (dialer, target) = (self.dialer(), self.target);
-        let way = if there { (dialer, target) } else { (target, dialer) };
-        self.rules.borrow_and_update().get(&way).copied().unwrap_or(Flow::Open)
+        let pulse = match (self.dialer, dialer) {
+            (Dialer::Named(_, Purpose::Pulse), Who::Server(number)) => Some(Who::Pulse(number)),
+            _ => None,
+        };
+        let rules = self.rules.borrow_and_update();
+        let rule = |dialer| rules.get(&if there { (dialer, target) } else { (target, dialer) }).copied();
+        pulse.and_then(rule).or_else(|| rule(dialer)).unwrap_or(Flow::Open)
     }
 
     fn is_cut(&mut self) -> bool {
@@ -310,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_dialler_of_a_peer_port_is_known_by_its_hello() {
-        use common::peer::{Identity, Purpose};
+        use common::peer::Identity;
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let wires = Wires::new().unwrap();
