@@ -164,7 +164,7 @@ fn only_copy_damaged(stage: &Stage) -> anyhow::Result<Done> {
     play.goes_on()?;
     play.arena.kill(1)?;
     let path = journal(&play.arena.dir(1))?;
-    let middle = std::fs::metadata(&path)?.len() / 2;
+    let middle = filled(&path)? / 2;
     flip(&path, middle, 3)?;
     play.arena.spawn(1, &Wrap::default())?;
     let end = play.arena.ended(1, Duration::from_secs(20))?;

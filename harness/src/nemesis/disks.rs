@@ -148,7 +148,8 @@ fn ecs_fsync_fails(stage: &Stage) -> anyhow::Result<Done> {
     let mut play = Play::plain(stage, 3)?;
     let log = play.arena.folder().join("strace");
     play.arena.stop(0)?;
-    play.arena.start_under(0, &strace::at(&log, "fdatasync", &Fault::Error("EIO"), "1"))?;
+    // The first is at the start.
+    play.arena.start_under(0, &strace::at(&log, "fdatasync", &Fault::Error("EIO"), "2"))?;
     let victim = play.members(0)?[0];
     play.arena.kill(victim)?;
     let end = play.arena.ended(0, HEAL)?;
@@ -166,7 +167,7 @@ fn write_fails(stage: &Stage) -> anyhow::Result<Done> {
     let log = play.arena.folder().join("strace");
     let dir = play.arena.dir(2);
     play.arena.stop(2)?;
-    let mut wrap = strace::at(&log, "write", &Fault::Error("ENOSPC"), "10..200");
+    let mut wrap = strace::at(&log, "pwrite64", &Fault::Error("ENOSPC"), "10..200");
     // Only writes to files of the directory: sockets and pipes are not meant.
     let at = wrap.prefix.iter().position(|word| word == "-e").unwrap_or(1);
     for name in std::fs::read_dir(&dir)?.flatten().map(|entry| entry.path()) {
