@@ -31,6 +31,10 @@ pub struct Failing {
     pub append: Option<io::ErrorKind>,
     /// Every sync fails like this.
     pub sync: Option<io::ErrorKind>,
+    /// Every cut fails like this.
+    pub cut: Option<io::ErrorKind>,
+    /// There is no space for more than so many bytes at once.
+    pub longest: Option<usize>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -157,7 +161,8 @@ impl MemDisk {
     }
 
     fn write(&mut self, name: &str, at: usize, bytes: &[u8]) -> io::Result<()> {
-        let failing = self.failing.append;
+        let full = self.failing.longest.is_some_and(|longest| bytes.len() > longest);
+        let failing = if full { Some(io::ErrorKind::StorageFull) } else { self.failing.append };
         let inode = self.inode(name)?;
         match failing {
             None => inode.write(at, bytes),
@@ -222,6 +227,7 @@ impl Disk for MemDisk {
             }
             FileOp::Sync(name) => self.sync(&name)?,
             FileOp::Close(_) => {}
+            FileOp::Truncate(..) if let Some(kind) = self.failing.cut => return Err(kind.into()),
             FileOp::Truncate(name, length) => self.inode(&name)?.cut(usize::try_from(length).unwrap_or(usize::MAX)),
             FileOp::Rename(from, to) => {
                 let inode = *self.names.get(&from).ok_or(io::ErrorKind::NotFound)?;

@@ -78,9 +78,10 @@ fn acks_lost(stage: &Stage) -> anyhow::Result<Done> {
     })
 }
 
-/// The member asks and answers everything else, so it seems to be there; but without its answers to beacons nobody has a lease.
+/// The member asks and answers everything else, so it seems to be there; but without its answers to beacons nobody has a lease. (Its
+/// own beacons are lost, too.)
 fn pulses_lost(stage: &Stage) -> anyhow::Result<Done> {
-    with_links(stage, 3, "lost a member's answers to its coordinator's beacons, and nothing else", |arena, members| {
+    with_links(stage, 3, "lost a member's pulses to its coordinator, and nothing else", |arena, members| {
         arena.wires().set(Who::Pulse(members[1]), Who::Server(members[0]), Flow::Held);
     })
 }

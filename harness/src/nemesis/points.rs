@@ -54,7 +54,7 @@ fn killed_at_send(stage: &Stage) -> anyhow::Result<Done> {
 
 fn killed_at_journal_write(stage: &Stage) -> anyhow::Result<Done> {
     let long: Vec<usize> = (1..=6).chain([12, 25, 60, 120]).collect();
-    sweep(stage, "write", "write,pwrite64", stage.pick(&long, &[9, 40]))
+    sweep(stage, "write", "pwrite64", stage.pick(&long, &[9, 40]))
 }
 
 /// SIGTERM, and death before one sync after another of the last checkpoint.

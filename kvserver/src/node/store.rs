@@ -183,7 +183,7 @@ impl Store {
     /// Reads the files back; see [`scrub`].
     pub(crate) fn scrub(&self, rest: impl FnMut(u64)) -> std::io::Result<Option<Scrubbed>> {
         let path = lock(&self.dir).path().to_owned();
-        scrub(&RealDisk::new(&path), rest)
+        scrub(&RealDisk::new(&path), self.journal.synced_to(), rest)
     }
 
     /// Flushes the journal and ends it.

@@ -200,7 +200,7 @@ impl Coordinator {
             let mut progress = old.remove(&node).unwrap_or_else(|| Progress::new(standing, ctx.now));
             progress.standing = standing;
             progress.close(ctx.now);
-            progress.walk = None;
+            (progress.walk, progress.kept) = (None, None);
             progress.asked = None;
             self.followers.insert(node, progress);
         }
@@ -339,6 +339,7 @@ impl Coordinator {
         }
         follower.streaming = true;
         self.flush(ctx, node);
+        self.release(ctx, node);
         self.step(ctx);
     }
 
@@ -543,6 +544,10 @@ impl Coordinator {
                 self.fill(ctx, node);
             } else if follower.synced && !follower.streaming && follower.walk.is_none() {
                 self.beyond_reach(ctx, node);
+            }
+            let Some(follower) = self.followers.get_mut(&node) else { continue };
+            if follower.kept.is_some_and(|(_, since)| ctx.now.since(since) > timing.ack_timeout) {
+                self.release(ctx, node);
             }
             let Some(follower) = self.followers.get_mut(&node) else { continue };
             if follower.should_resend(ctx.now, timing) {

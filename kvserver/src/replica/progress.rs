@@ -68,6 +68,9 @@ pub(super) struct Progress {
     pub(super) asked: Option<Time>,
     pub(super) identity: Option<(StoreUuid, BootId)>,
     pub(super) walk: Option<Walk>,
+    /// Its walk has ended well, then; until it has said so in answer to a Sync, the entries after this one stay in memory. Without
+    /// them a slot with many writes would begin one walk after another.
+    pub(super) kept: Option<(Seq, Time)>,
 }
 
 impl Progress {
@@ -93,7 +96,13 @@ impl Progress {
             asked: None,
             identity: None,
             walk: None,
+            kept: None,
         }
+    }
+
+    /// The log must go on from here for it.
+    pub(super) fn pins(&self) -> Option<Seq> {
+        self.walk.as_ref().map(Walk::start).or(self.kept.map(|(seq, _)| seq))
     }
 
     /// Whether commits and the lease need it (W1, L1).

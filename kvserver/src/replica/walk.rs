@@ -11,6 +11,7 @@ use common::{NodeId, Seq, Time};
 
 use super::action::{Action, Moved, Walked};
 use super::coordinator::{Coordinator, Ctx, Phase};
+use super::progress::Progress;
 use super::traffic::{Traffic, Turn};
 use crate::storage::SlotMap;
 use crate::storage::map::LEAVES;
@@ -49,6 +50,11 @@ impl Walk {
     fn new(number: u64, start: Seq, turn: Turn) -> Walk {
         let (frames, cost) = (VecDeque::new(), Walked::default());
         Walk { number, start, todo: None, frames, frame_bytes: 0, acked: 0, sent: 0, ended: false, cost, turn }
+    }
+
+    /// What was committed when it began.
+    pub(super) fn start(&self) -> Seq {
+        self.start
     }
 
     fn is_filled(&self) -> bool {
@@ -116,7 +122,7 @@ impl Coordinator {
         let (number, start) = (self.next_walk(), ctx.log.commit());
         let Some(follower) = self.followers.get_mut(&node) else { return };
         follower.forget_position();
-        follower.last_send = ctx.now;
+        (follower.last_send, follower.kept) = (ctx.now, None);
         follower.walk = Some(Walk::new(number, start, turn));
         self.pin(ctx);
         let (slot, epoch) = (ctx.view.slot, ctx.view.epoch);
@@ -132,7 +138,14 @@ impl Coordinator {
     }
 
     fn pin(&mut self, ctx: &mut Ctx<'_>) {
-        ctx.log.pin(self.followers.values().filter_map(|f| f.walk.as_ref()).map(|w| w.start).min());
+        ctx.log.pin(self.followers.values().filter_map(Progress::pins).min());
+    }
+
+    /// Nothing is kept in memory any longer for a follower whose walk has ended.
+    pub(super) fn release(&mut self, ctx: &mut Ctx<'_>, node: NodeId) {
+        if self.followers.get_mut(&node).is_some_and(|follower| follower.kept.take().is_some()) {
+            self.pin(ctx);
+        }
     }
 
     /// The learner's digests, acknowledgements and verdicts.
@@ -162,6 +175,7 @@ impl Coordinator {
                 self.fill(ctx, node);
             }
             PeerMsg::WalkDone { walk: number, ok, .. } if number == walk.number && (walk.ended || !ok) => {
+                follower.kept = ok.then_some((walk.start, ctx.now));
                 if ok {
                     let (held_records, held_bytes) = (ctx.log.image.map.len() as u64, ctx.log.image.map.bytes());
                     let walked = Walked { held_records, held_bytes, ..walk.cost };

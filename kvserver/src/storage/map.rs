@@ -83,12 +83,19 @@ impl Packed {
     }
 
     fn key(&self) -> &[u8] {
-        &self.bytes[..(self.key & !DATED) as usize]
+        &self.bytes[..self.ends().0]
     }
 
     fn value(&self) -> &[u8] {
-        let end = self.bytes.len() - if self.key & DATED == 0 { 0 } else { UNTIL };
-        &self.bytes[(self.key & !DATED) as usize..end]
+        let (key, value) = self.ends();
+        &self.bytes[key..value]
+    }
+
+    /// Where the key and the value end. A damaged length must not end the process before it is found.
+    fn ends(&self) -> (usize, usize) {
+        let dated = if self.key & DATED == 0 { 0 } else { UNTIL };
+        let value = self.bytes.len().saturating_sub(dated);
+        (((self.key & !DATED) as usize).min(value), value)
     }
 
     fn until(&self) -> Option<u64> {

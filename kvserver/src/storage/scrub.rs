@@ -2,9 +2,8 @@
 //! restart or the second fault that needs what is there.
 //!
 //! Only reads. What is found wrong is still right in memory, so the cure is a new checkpoint, which replaces all of it. The
-//! current segment is looked at up to its last whole line.
+//! current segment is looked at as far as it is synced: what is behind that is being written.
 
-use super::journal::extent::is_unwritten;
 use std::io;
 
 use common::sealed;
@@ -21,14 +20,14 @@ pub struct Scrubbed {
     pub damage: Option<String>,
 }
 
-/// Looks at everything once. `rest` is called with the bytes just read, for pacing. None: a checkpoint was written
+/// Looks at everything once. `synced`: the segment that is being written, and how far it is synced. `rest` is called with the bytes just read, for pacing. None: a checkpoint was written
 /// meanwhile, so there is nothing to be said about the files that were looked at.
 ///
 /// # Errors
 /// The directory or the manifest cannot be read.
-pub fn scrub(disk: &dyn Disk, mut rest: impl FnMut(u64)) -> io::Result<Option<Scrubbed>> {
+pub fn scrub(disk: &dyn Disk, synced: (u64, u64), mut rest: impl FnMut(u64)) -> io::Result<Option<Scrubbed>> {
     let Some(manifest) = whole(disk, MANIFEST)? else { return Ok(Some(Scrubbed::default())) };
-    let mut scrub = Scrub { disk, rest: &mut rest, bytes: manifest.len() as u64 };
+    let mut scrub = Scrub { disk, synced, rest: &mut rest, bytes: manifest.len() as u64 };
     let damage = scrub.all(&manifest).err();
     let bytes = scrub.bytes;
     let unchanged = whole(disk, MANIFEST)?.is_some_and(|now| now == manifest);
@@ -45,6 +44,7 @@ fn whole(disk: &dyn Disk, name: &str) -> io::Result<Option<Vec<u8>>> {
 
 struct Scrub<'a> {
     disk: &'a dyn Disk,
+    synced: (u64, u64),
     rest: &'a mut dyn FnMut(u64),
     bytes: u64,
 }
@@ -62,9 +62,12 @@ impl Scrub<'_> {
             }
         }
         let names = self.disk.names().map_err(|error| format!("the data directory: {error}"))?;
-        let live = |name: &&String| segment_in(name).is_some_and(|segment| segment >= head.first_segment);
-        let last = names.iter().filter_map(|name| segment_in(name)).max();
-        names.iter().filter(live).try_for_each(|name| self.segment(name, segment_in(name) == last))
+        let live = head.first_segment..=self.synced.0;
+        let segments = names.iter().filter_map(|name| Some((segment_in(name).filter(|n| live.contains(n))?, name)));
+        for (number, name) in segments {
+            self.segment(name, (number == self.synced.0).then_some(self.synced.1))?;
+        }
+        Ok(())
     }
 
     fn piece(&mut self, part: Part, generation: u64, piece: Piece) -> Result<(), String> {
@@ -80,18 +83,19 @@ impl Scrub<'_> {
         Err(format!("{name} at byte {}: the checksum of {} bytes is wrong", piece.offset, piece.length))
     }
 
-    fn segment(&mut self, name: &str, last: bool) -> Result<(), String> {
-        let bytes = whole(self.disk, name).map_err(|error| format!("{name}: {error}"))?.unwrap_or_default();
+    /// Looks at a segment's lines, up to a place or all.
+    fn segment(&mut self, name: &str, end: Option<u64>) -> Result<(), String> {
+        let read = || self.disk.read(name, 0, end.map_or_else(|| self.disk.length(name), Ok)?);
+        let bytes = match read() {
+            Ok(bytes) => bytes,
+            // A checkpoint has made it superfluous meanwhile, and has replaced the manifest.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(format!("{name}: {error}")),
+        };
         self.took(bytes.len() as u64);
-        let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let mut at = 0;
-        for line in bytes[..end].split_inclusive(|byte| *byte == b'\n') {
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
             if sealed::open(line).is_none() {
-                // What is being written at this moment is cut off by the room that it is written over.
-                let room = bytes.get(at + line.len()).is_none_or(|byte| is_unwritten(*byte));
-                if last && room && !line.ends_with(b"}\n") {
-                    return Ok(());
-                }
                 return Err(format!("{name} at byte {at}: the line's checksum is wrong"));
             }
             at += line.len();

@@ -94,6 +94,8 @@ struct Shared {
     busy_since: AtomicU64,
     /// Bytes of records in the current segment.
     segment_bytes: AtomicU64,
+    /// The current segment, and how many of its bytes are synced.
+    synced: Mutex<(u64, u64)>,
 }
 
 #[derive(Default)]
@@ -162,6 +164,7 @@ impl Journal {
             waiting: AtomicU64::new(0),
             busy_since: AtomicU64::new(0),
             segment_bytes: AtomicU64::new(0),
+            synced: Mutex::default(),
         });
         let mut writer = Writer::new(disk, Arc::clone(&shared));
         writer.begin_segment(start.segment, start.after)?;
@@ -225,6 +228,12 @@ impl Journal {
     #[must_use]
     pub fn bytes_since_rotation(&self) -> u64 {
         self.shared.segment_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The current segment and how many of its bytes are synced: they do not change any more.
+    #[must_use]
+    pub fn synced_to(&self) -> (u64, u64) {
+        *self.shared.synced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins a new segment and returns its number. Every record appended before the call is in an older one, synced.

@@ -26,6 +26,8 @@ pub(super) struct Writer {
     extent: Extent,
     /// Whether a failed write may have left something behind the lines.
     torn: bool,
+    /// There was no space for room.
+    tight: bool,
     group: Vec<u8>,
     marks: Vec<(Slot, u64)>,
     total_bytes: u64,
@@ -70,6 +72,7 @@ impl Writer {
             name: String::new(),
             extent: Extent::new(&[], AHEAD),
             torn: false,
+            tight: false,
             group: Vec::new(),
             marks: Vec::new(),
             total_bytes: 0,
@@ -86,6 +89,8 @@ impl Writer {
         self.disk.perform(FileOp::Sync(name.clone()))?;
         self.disk.perform(FileOp::SyncDir)?;
         (self.segment, self.name, self.extent) = (segment, name, Extent::new(&head, AHEAD));
+        (self.torn, self.tight) = (false, false);
+        self.publish();
         self.shared.segment_bytes.store(0, Ordering::Relaxed);
         Ok(())
     }
@@ -147,11 +152,17 @@ impl Writer {
         self.total_bytes += bytes;
         self.shared.segment_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.shared.waiting.fetch_sub(records, Ordering::Relaxed);
+        self.publish();
         self.group.clear();
         self.group.shrink_to(BUFFER_KEPT);
         let marks = highest(&mut self.marks);
         (self.shared.listener)(JournalEvent::Durable { marks, total_bytes: self.total_bytes });
         Ok(())
+    }
+
+    /// Says how far the current segment is synced.
+    fn publish(&self) {
+        *self.shared.synced.lock().unwrap_or_else(PoisonError::into_inner) = (self.segment, self.extent.length());
     }
 
     fn busy(&self) {
@@ -186,11 +197,24 @@ impl Writer {
     fn try_write(&mut self) -> io::Result<()> {
         let lines = self.group.len();
         if self.torn {
-            self.disk.perform(FileOp::Truncate(self.name.clone(), self.extent.length()))?;
-            self.extent.cut();
-        } else {
+            self.cut()?;
+        } else if !self.tight {
             self.extent.pad(&mut self.group);
         }
+        let padded = self.group.len() > lines;
+        match self.put(lines) {
+            // Room is a luxury: without it there may be space enough.
+            Err(error) if padded && judge(&error) == Verdict::Again => {
+                self.tight = true;
+                self.cut()?;
+                self.put(lines)
+            }
+            done => done,
+        }
+    }
+
+    /// Writes the group, of which so many bytes are lines.
+    fn put(&mut self, lines: usize) -> io::Result<()> {
         self.torn = true;
         let written = self.disk.perform(FileOp::Write(self.name.clone(), self.extent.length(), &self.group));
         let bytes = self.group.len();
@@ -201,14 +225,25 @@ impl Writer {
         Ok(())
     }
 
-    /// Ends the segment where its lines end.
-    fn trim(&mut self) -> io::Result<()> {
-        if self.extent.has_room() {
-            self.disk.perform(FileOp::Truncate(self.name.clone(), self.extent.length()))?;
-            self.disk.perform(FileOp::Sync(self.name.clone()))?;
-            self.extent.cut();
-        }
+    fn cut(&mut self) -> io::Result<()> {
+        self.disk.perform(FileOp::Truncate(self.name.clone(), self.extent.length()))?;
+        self.extent.cut();
         Ok(())
+    }
+
+    /// Ends the segment where its lines end. Inner error: it is as it was.
+    fn trim(&mut self) -> Result<io::Result<()>, End> {
+        if !self.extent.has_room() {
+            return Ok(Ok(()));
+        }
+        if let Err(error) = self.cut() {
+            return Ok(Err(error));
+        }
+        let synced = self.disk.perform(FileOp::Sync(self.name.clone()));
+        synced.map_err(|e| {
+            End::Fatal(format!("cannot sync {}: {e}; a retry would lie, so the process stops", self.name))
+        })?;
+        Ok(Ok(()))
     }
 
     /// Waits before the next attempt. Whoever waits for a rotation is told that there is none now.
@@ -231,10 +266,10 @@ impl Writer {
             return Ok(());
         }
         // A segment that is not the last one ends with its last line: recovery takes anything else there for damage.
-        self.trim().map_err(|e| End::Fatal(format!("cannot end {}: {e}", self.name)))?;
+        let trimmed = self.trim()?;
         let old = self.name.clone();
         let (next, after) = (self.segment + 1, self.extent.length());
-        let rotated = match self.begin_segment(next, after) {
+        let rotated = match trimmed.and_then(|()| self.begin_segment(next, after)) {
             Ok(()) => {
                 // Closing changes nothing on the disk; there is nothing to be done about an error.
                 let _ = self.disk.perform(FileOp::Close(old));
@@ -242,6 +277,7 @@ impl Writer {
             }
             Err(error) if judge(&error) == Verdict::Again => {
                 let removed = self.disk.perform(FileOp::Remove(segment_name(next)));
+                let removed = removed.and_then(|()| self.disk.perform(FileOp::SyncDir));
                 log::warn!(
                     "no new journal segment: {error}{}",
                     removed.err().map_or(String::new(), |e| format!("; {e}"))

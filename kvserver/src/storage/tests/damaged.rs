@@ -254,7 +254,8 @@ fn a_damaged_copy_among_others_gives_up_its_position_and_a_sole_one_does_not() {
 #[test]
 fn a_scrub_finds_whatever_a_start_would() {
     let world = small();
-    let look = |disk: &MemDisk| scrub(disk, |_| ()).unwrap().unwrap();
+    let synced = (world.segment, world.disk.length(&segment_name(world.segment)).unwrap());
+    let look = |disk: &MemDisk| scrub(disk, synced, |_| ()).unwrap().unwrap();
     let whole = look(&world.disk);
     assert!(whole.damage.is_none() && whole.bytes > 1_000, "{whole:?}");
     let mut found = 0;

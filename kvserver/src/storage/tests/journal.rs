@@ -276,3 +276,66 @@ fn a_hole_where_something_was_synced_is_damage() {
         assert!(recover(&disk).is_err(), "sector {sector}");
     }
 }
+
+/// Dies before any of its file operations, and the power fails with it: with room, over room, in a rotation, at the end.
+#[test]
+fn a_crash_at_any_operation_loses_nothing_that_was_reported() {
+    let mut died = 0;
+    for (stop, seed) in (0..40).flat_map(|stop| (0..4).map(move |seed| (stop, seed))) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let disk = SharedDisk::default();
+        let (journal, events) = journal(&disk);
+        disk.lock().operations_left = Some(stop);
+        for mark in 1..=12 {
+            journal.append(&put(1, mark));
+            if random.bool() {
+                std::thread::yield_now();
+            }
+            if mark.is_multiple_of(4) && journal.rotate().is_err() {
+                break;
+            }
+        }
+        journal.close();
+        let reported = |event| match event {
+            JournalEvent::Durable { marks, .. } => marks.iter().map(|(_, mark)| *mark).max(),
+            _ => None,
+        };
+        let durable = events.try_iter().filter_map(reported).max().unwrap_or(0);
+        died += usize::from(durable < 12);
+        let mut crashed = disk.lock().clone();
+        crashed.lose_power(|n| random.usize(..=n));
+        let recovered = recover(&crashed).unwrap_or_else(|e| panic!("stopped after {stop} ({seed}): {e}"));
+        let mark = recovered.images.get(&Slot(1)).map_or(0, |image| image.mark);
+        assert!((durable..=12).contains(&mark), "stopped after {stop} ({seed}): {mark} of {durable}");
+    }
+    assert!(died > 20, "{died}");
+}
+
+#[test]
+fn a_disk_without_space_for_room_is_written_to_all_the_same() {
+    let disk = SharedDisk::default();
+    let (journal, events) = journal(&disk);
+    disk.lock().failing.longest = Some(4096);
+    for mark in 1..=5 {
+        journal.append(&put(1, mark));
+        assert!(matches!(next(&events), JournalEvent::Durable { .. }), "nobody is told of a full disk");
+    }
+    journal.close();
+    let recovered = recover(&*disk.lock()).unwrap();
+    assert_eq!((recovered.images[&Slot(1)].mark, recovered.report.torn_bytes), (5, 0));
+}
+
+#[test]
+fn a_segment_that_cannot_be_cut_goes_on() {
+    let disk = SharedDisk::default();
+    let (journal, events) = journal(&disk);
+    journal.append(&put(1, 1));
+    wait_durable(&events, 1, 1);
+    disk.lock().failing.cut = Some(ErrorKind::ReadOnlyFilesystem);
+    assert_eq!(journal.rotate().unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);
+    disk.lock().failing.cut = None;
+    journal.append(&put(1, 2));
+    wait_durable(&events, 1, 2);
+    assert_eq!(journal.rotate().unwrap(), 2);
+    assert_eq!(recover(&*disk.lock()).unwrap().images[&Slot(1)].mark, 2);
+}
