@@ -15,7 +15,7 @@ use crate::storage::{CheckpointError, Role};
 /// After a failure (the disk is full): the next attempt.
 const RETRY: Duration = Duration::from_secs(10);
 /// How often it is looked whether one is due.
-const LOOK: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_millis(500);
 /// The longest rest between two slots.
 const LONGEST_REST: Duration = Duration::from_millis(5);
 

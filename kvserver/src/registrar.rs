@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Requests of many slots come in bursts (a server died): this much is waited for more.
 const GATHER: Duration = Duration::from_millis(1);
 /// How often it is looked whether the report has changed.
-const LOOK: Duration = Duration::from_millis(200);
+const LOOK: Duration = Duration::from_millis(250);
 /// How often it is sent unchanged.
 const REPEAT: Duration = Duration::from_secs(1);
 /// How often a wait for the ECS is mentioned.
