@@ -119,6 +119,11 @@ mod regressions {
     }
 
     #[test]
+    fn a_sector_that_a_power_cut_took_is_gone_whole() {
+        pass([2774]);
+    }
+
+    #[test]
     fn the_answer_of_a_dead_process_is_not_its_successors() {
         pass([1304]);
     }
