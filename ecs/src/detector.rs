@@ -233,6 +233,8 @@ impl Detector {
         let Some(watch) = self.watches.get_mut(&node) else { return };
         let same = |id: common::peer::Identity| id.node == node && id.boot == watch.boot;
         let alive = matches!(seen, Probed::Answered(id) if same(id));
+        // What was heard since the probe began outweighs its silence: a heartbeat, or the answer to a later probe.
+        let heard_since = now.since(watch.heard) < probe && seen == Probed::Silent;
         match (&watch.stage, watch.hint.take()) {
             (Stage::Alive, Some(_)) => {
                 // Accusations evict nobody: a live server's heartbeats outweigh them, and if those stop it is suspected.
@@ -241,7 +243,6 @@ impl Detector {
             }
             (Stage::Suspect { why, .. }, _) => {
                 let why = why.clone();
-                let heard_since = now.since(watch.heard) < probe && seen == Probed::Silent;
                 if alive || heard_since {
                     watch.lives(now, detached);
                     self.note(now, node, "answers: no longer suspected".to_string());
@@ -252,7 +253,7 @@ impl Detector {
                     self.judge(node, &format!("{why}; probe: {}", seen.words()), now, out);
                 }
             }
-            (Stage::Detached { since, .. }, _) if !alive => {
+            (Stage::Detached { since, .. }, _) if !alive && !heard_since => {
                 let why = format!("no control connection for {:?}; probe: {}", now.since(*since), seen.words());
                 self.judge(node, &why, now, out);
             }

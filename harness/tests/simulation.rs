@@ -119,6 +119,11 @@ mod regressions {
     }
 
     #[test]
+    fn an_old_probes_silence_says_nothing_of_a_server_heard_since() {
+        pass([29548, 39873]);
+    }
+
+    #[test]
     fn a_sector_that_a_power_cut_took_is_gone_whole() {
         pass([2774]);
     }
