@@ -420,6 +420,20 @@ impl Arena {
         self.wait(&format!("settled cluster of {live}"), patience, whole).map(drop)
     }
 
+    /// Waits until every slot has a copy in sync at three servers, or at all of them. More than settled: a server that was down again
+    /// and again gets no new copies for some seconds, and until then the cluster is as whole as it should be.
+    ///
+    /// # Errors
+    /// It is not in time.
+    pub fn copied(&self, live: usize, patience: Duration) -> anyhow::Result<()> {
+        let copies = |slot: &Value| slot["isr"].as_array().map_or(0, Vec::len);
+        let whole = |status: &Value| {
+            let slots = status["views"].as_array().filter(|slots| !slots.is_empty());
+            slots.is_some_and(|slots| slots.iter().all(|slot| copies(slot) >= live.min(3)))
+        };
+        self.wait("copies at three servers", patience, whole).map(drop)
+    }
+
     /// Waits until every slot is served and has all the copies that `live` servers allow.
     ///
     /// # Errors

@@ -160,7 +160,10 @@ impl Play {
 
     fn finish(self, live: usize, did: String, quiet: bool) -> anyhow::Result<Done> {
         let Play { mut arena, load } = self;
-        let whole = arena.settled(live, HEAL).and_then(|()| load.every_key(HEAL).context("after everything was whole"));
+        let settled = arena.settled(live, HEAL).and_then(|()| arena.copied(live, HEAL));
+        let whole = settled
+            .and_then(|()| arena.settled(live, HEAL))
+            .and_then(|()| load.every_key(HEAL).context("after everything was whole"));
         let recorded = load.stop();
         let judged = whole.and_then(|()| judge(&arena, &recorded, live, quiet));
         judged.map_err(|error| {
