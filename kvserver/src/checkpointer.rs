@@ -1,8 +1,8 @@
 //! Decides when a checkpoint is written, and walks the slots for it.
 //!
 //! A thread of its own: it waits for the disk. A slot is locked only while its image is copied into a buffer; between
-//! slots the thread rests as long as the copying took, so that no request waits for more than one slot's copying, and finds a core. (With a single thread for clients, all
-//! requests may wait for that one.)
+//! slots the thread rests as long as the copying took, so that no request waits for more than one slot's copying, and
+//! finds a core. (With a single thread for clients, all requests may wait for that one.)
 #![allow(clippy::disallowed_methods)] // shell: reads clocks and sleeps
 
 use std::sync::Weak;

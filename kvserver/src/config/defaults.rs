@@ -37,7 +37,7 @@ pub(super) const MAX_CLIENT_MEMORY: usize = 1 << 30;
 /// As [`HIGHEST_COUNT`].
 pub(super) const HIGHEST_CLIENT_MEMORY: usize = 1 << 40;
 /// One processor is left to the threads beside them, to the disk and to the network. On two processors a second thread costs more
-/// than it does: each wakes the other for half of its work (a GET of 50 clients was a third slower).
+/// than it does: each wakes the other for half of its work (`ANNULUS_THREADS=2 just bench --only get` shows it).
 #[must_use]
 pub fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, |processors| processors.get().saturating_sub(1).max(1))

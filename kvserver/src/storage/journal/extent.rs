@@ -1,8 +1,8 @@
 //! How far a segment reaches: its lines, and behind them empty lines that the next groups are written over.
 //!
-//! A sync that changes neither the file's length nor its blocks is one write, and no commit of the file system's own journal,
-//! which costs a third to a half less. A start takes the empty lines for a write that was cut off, and cuts them away. They
-//! are not zeros because people read this file, and `jq`.
+//! A sync that changes neither the file's length nor its blocks is one write, and nothing of the file system's own. A start
+//! takes the empty lines for a write that was cut off, and cuts them away. They are not zeros because people read this
+//! file, and `jq`.
 
 /// So much room is made behind a group that reaches the end of the file.
 pub const AHEAD: usize = 512 << 10;
