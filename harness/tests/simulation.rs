@@ -129,6 +129,11 @@ mod regressions {
     }
 
     #[test]
+    fn nobody_is_sent_away_while_a_damaged_copy_is_looked_for() {
+        pass([53460]);
+    }
+
+    #[test]
     fn the_answer_of_a_dead_process_is_not_its_successors() {
         pass([1304]);
     }

@@ -168,7 +168,8 @@ impl World {
             }
             // Not below two as long as there are faults to come: one alone has little to go wrong.
             Tour::Shrinking if self.members().len() == 2 && !self.healed && !self.exercised() => {}
-            Tour::Shrinking if self.now > said + AGAIN && self.quiet() => {
+            // Not beside a fault that needs every other copy until it is found: two that differ outvote nobody.
+            Tour::Shrinking if self.now > said + AGAIN && self.now >= self.calm_until && self.quiet() => {
                 said = self.now + self.rng.u64(0..AGAIN);
                 self.send_one_away();
             }
