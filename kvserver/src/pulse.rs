@@ -59,7 +59,7 @@ fn aligned(every: Duration) -> Interval {
 fn round(node: &Node, lease_ms: u32, scratch: &mut Vec<(NodeId, Beacon)>) {
     let sent = clock::now();
     scratch.clear();
-    node.each_slot(|replica, _| replica.beacons(sent, scratch));
+    node.each_coordinated(|replica, _| replica.beacons(sent, scratch));
     let mut frames: BTreeMap<NodeId, Vec<Beacon>> = BTreeMap::new();
     for (to, beacon) in scratch.drain(..) {
         frames.entry(to).or_default().push(beacon);

@@ -88,10 +88,7 @@ impl Cell {
         let ratios = self.ratios();
         let (ours, theirs, ratio) = (middle(&self.ours), middle(&self.theirs), middle(&ratios));
         let spread = format!("{:.2}..{:.2}", ratios.first().unwrap_or(&0.0), ratios.last().unwrap_or(&0.0));
-        let p99 = self.latency.as_ref().map_or(String::new(), |latency| {
-            let ratio = latency.p99_ratio();
-            format!("{ratio:.2}x{}", latency.wanted.map_or("", |wanted| if wanted.met(ratio) { "" } else { " !" }))
-        });
+        let p99 = self.p99("x");
         format!(
             "{:<42} {:>10} {:>10} {:<14} {ratio:>7.2}x {spread:>14} {p99:>9}   {}",
             self.name,
@@ -102,9 +99,18 @@ impl Cell {
         )
     }
 
+    /// The ratio of the 99th percentiles; `!`: it is to be less.
+    fn p99(&self, times: &str) -> String {
+        self.latency.as_ref().map_or(String::new(), |latency| {
+            let ratio = latency.p99_ratio();
+            let mark = latency.wanted.map_or("", |wanted| if wanted.met(ratio) { "" } else { " !" });
+            format!("{ratio:.2}{times}{mark}")
+        })
+    }
+
     fn markdown(&self) -> String {
         let ratios = self.ratios();
-        let p99 = self.latency.as_ref().map_or(String::new(), |latency| format!("{:.2}", latency.p99_ratio()));
+        let p99 = self.p99("");
         format!(
             "| {} | {} | {} | {} | {:.2} | {:.2} to {:.2} | {p99} | {} |",
             self.name,

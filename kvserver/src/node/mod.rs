@@ -297,6 +297,16 @@ impl Node {
         }
     }
 
+    /// The same with every slot that is coordinated here.
+    pub(crate) fn each_coordinated(
+        &self,
+        f: impl FnMut(&mut crate::replica::Replica, &mut Vec<crate::replica::Action>),
+    ) {
+        if let Some(serving) = self.serving.get() {
+            serving.slots.each_coordinated(self, f);
+        }
+    }
+
     /// A message from a peer; false if it cannot have been meant for us.
     pub(crate) fn peer_message(&self, from: NodeId, msg: PeerMsg) -> bool {
         bump(&self.metrics.peer_messages);

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 
 use common::position::Position;
 use common::{Slot, Time, Wall};
@@ -28,26 +28,42 @@ pub(super) fn flushes_itself() {
 /// All slots of the ring, whether or not this server has a part in them.
 #[derive(Debug)]
 pub(super) struct Slots {
-    slots: Box<[Place]>,
+    replicas: Box<[Mutex<Replica>]>,
+    /// What of a replica can be read without its lock, densely: whoever goes through all slots, often, touches few cache
+    /// lines for those that it has nothing to do with.
+    notices: Box<[Notice]>,
     count: u16,
     alarm_clock: AlarmClock,
     /// How the wall clock stood when the ticker looked last: [`Wall::ahead`].
     wall: AtomicI64,
 }
 
-#[derive(Debug)]
-struct Place {
-    replica: Mutex<Replica>,
-    /// The replica's deadline in microseconds, readable without its lock: the ticker looks at every slot, often.
+#[derive(Debug, Default)]
+struct Notice {
+    /// The replica's deadline in microseconds.
     deadline: AtomicU64,
+    /// Whether it is coordinated here.
+    coordinated: AtomicBool,
+}
+
+impl Notice {
+    /// Called with the replica locked. What stays as it is is not written: neighbours share a cache line.
+    fn is(&self, deadline: u64, coordinated: bool) {
+        if self.deadline.load(Relaxed) != deadline {
+            self.deadline.store(deadline, SeqCst);
+        }
+        if self.coordinated.load(Relaxed) != coordinated {
+            self.coordinated.store(coordinated, Relaxed);
+        }
+    }
 }
 
 impl Slots {
     pub(super) fn new(replicas: impl Iterator<Item = Replica>, wall: Wall) -> Slots {
-        let place = |replica| Place { replica: Mutex::new(replica), deadline: AtomicU64::new(0) };
-        let slots: Box<[_]> = replicas.map(place).collect();
-        let count = u16::try_from(slots.len()).unwrap_or(u16::MAX);
-        let this = Slots { count, slots, alarm_clock: AlarmClock::default(), wall: AtomicI64::new(0) };
+        let replicas: Box<[_]> = replicas.map(Mutex::new).collect();
+        let notices = replicas.iter().map(|_| Notice::default()).collect();
+        let count = u16::try_from(replicas.len()).unwrap_or(u16::MAX);
+        let this = Slots { count, replicas, notices, alarm_clock: AlarmClock::default(), wall: AtomicI64::new(0) };
         this.set_wall(wall);
         this
     }
@@ -70,11 +86,18 @@ impl Slots {
         result
     }
 
-    /// The same, for the ticker: returns the slot's deadline instead of setting the alarm.
+    /// Runs `f` on every slot that is coordinated here. Cheap where few are: those of others are not even locked.
+    pub(super) fn each_coordinated(&self, node: &Node, mut f: impl FnMut(&mut Replica, &mut Vec<Action>)) {
+        for slot in (0..self.count).filter(|slot| self.notices[usize::from(*slot)].coordinated.load(Relaxed)) {
+            self.with(node, Slot(slot), &mut f);
+        }
+    }
+
+    /// The same as [`Slots::with`], for the ticker: returns the slot's deadline instead of setting the alarm.
     fn run<R>(&self, node: &Node, slot: Slot, f: impl FnOnce(&mut Replica, &mut Vec<Action>) -> R) -> (R, u64) {
         let mut out = ACTIONS.take();
-        let place = &self.slots[usize::from(slot.0)];
-        let mut replica = match place.replica.lock() {
+        let (place, notice) = (&self.replicas[usize::from(slot.0)], &self.notices[usize::from(slot.0)]);
+        let mut replica = match place.lock() {
             Ok(replica) => replica,
             Err(poisoned) => {
                 node.bug(&format!("slot {slot}: its core panicked; its state cannot be trusted"));
@@ -85,7 +108,7 @@ impl Slots {
         let result = f(&mut replica, &mut out);
         node.perform(slot, &mut out);
         let deadline = replica.deadline().map_or(u64::MAX, |time| time.0);
-        place.deadline.store(deadline, SeqCst);
+        notice.is(deadline, replica.coordinates());
         drop(replica);
         ACTIONS.set(out);
         (result, deadline)
@@ -101,7 +124,7 @@ impl Slots {
         self.alarm_clock.scanning();
         let (seen, mut next) = (now(), u64::MAX);
         for slot in 0..self.count {
-            let deadline = &self.slots[usize::from(slot)].deadline;
+            let deadline = &self.notices[usize::from(slot)].deadline;
             if deadline.load(SeqCst) <= seen.0 {
                 self.run(node, Slot(slot), |replica, out| replica.handle(now(), Event::Tick, out));
             }

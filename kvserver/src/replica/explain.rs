@@ -29,7 +29,7 @@ impl Replica {
 
     /// Whether a read would be answered here and now, and by which rule.
     fn verdict(&self, now: Time, key: &[u8]) -> (bool, String) {
-        let coordinates = matches!(self.role, Role::Coordinator(_));
+        let coordinates = self.coordinates();
         match self.leave_in_time(now, Some(key)) {
             Leave::Now if coordinates => (true, "R1: the coordinator, with a valid lease".into()),
             Leave::Now => {

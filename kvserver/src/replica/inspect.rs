@@ -47,6 +47,12 @@ impl Replica {
         self.log.end().seq
     }
 
+    /// Whether it coordinates the slot, in recovery or past it.
+    #[must_use]
+    pub fn coordinates(&self) -> bool {
+        matches!(self.role, Role::Coordinator(_))
+    }
+
     /// Whether it coordinates the slot and is past recovery.
     #[must_use]
     pub fn is_active(&self) -> bool {

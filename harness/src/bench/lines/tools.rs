@@ -10,7 +10,7 @@ use super::Bench;
 use crate::bench::dialect::Protocol;
 use crate::bench::load::{Latency, Target};
 use crate::bench::peers::{Peer, Persistence, Redis, installed};
-use crate::bench::report::{Cell, Latencies};
+use crate::bench::report::{Bound, Cell, Latencies};
 use crate::bench::setup::{Alone, fill, keys, value};
 use crate::bench::tools::{Row, check_perf, rows, run};
 use crate::real::{Cluster, Options as ClusterOptions};
@@ -80,7 +80,7 @@ fn in_turn(
         }
     }
     let ([ours, theirs], [our, their]) = (rates, latencies);
-    let latency = Some(Latencies { ours: our, theirs: their, wanted: None });
+    let latency = Some(Latencies { ours: our, theirs: their, wanted: Some(Bound::AtMost(1.0)) });
     Ok(Cell { name, unit: "/s", less_is_better: false, ours, peer: String::new(), theirs, wanted: None, latency })
 }
 
