@@ -4,10 +4,12 @@
 //! forget the same results at the same entry. A retry is answered from it, executed if it provably never was, and
 //! otherwise answered with *unknown*; it is never executed twice.
 //!
-//! Three bounds, all deterministic. Per client the last [`WINDOW`] results are kept. Per slot the [`CLIENTS`] youngest
+//! Four bounds, all deterministic. Per client the last [`WINDOW`] results are kept. Per slot the [`CLIENTS`] youngest
 //! clients are kept, by [`ClientId`] order, which is start order: so one number, `horizon`, tells a client that was
 //! forgotten from one that never wrote here. The cost: a client that has been running for longer than 1,024 younger ones
-//! loses the safety of its retries in that slot, and is told so (*unknown*), never lied to. And of the bytes in answers (the
+//! loses the safety of its retries in that slot, and is told so (*unknown*), never lied to. Of the last [`FORMER`] clients
+//! that were forgotten the number of the latest request is kept, so that a first attempt that comes behind its own retry is
+//! not taken for a new request, although its client is no longer known. And of the bytes in answers (the
 //! values that were replaced, and sums that are text), which a retry must be told again, the last [`OLD_BYTES`] are kept per
 //! slot (one more if it is larger): those forgotten first are the oldest, or those that their client has the answer to.
 
@@ -25,6 +27,8 @@ pub const WINDOW: usize = 64;
 ///
 /// In simulation builds so few that runs get there.
 pub const CLIENTS: usize = if cfg!(feature = "switches") { 6 } else { 1024 };
+/// Forgotten clients of which the latest request is still known, per slot; in simulation builds so few that they are forgotten, too.
+pub const FORMER: usize = if cfg!(feature = "switches") { 4 } else { 1024 };
 /// Bytes of answers kept per slot: a client asks again within seconds, and 256 slots hold 64 MiB at most.
 pub const OLD_BYTES: usize = 256 << 10;
 /// What keeping one costs beside its bytes.
@@ -74,6 +78,9 @@ pub struct RetryTable {
     /// The oldest clients, up to this id, have been forgotten.
     horizon: Option<ClientId>,
     clients: BTreeMap<ClientId, Session>,
+    /// The latest requests of clients that have been forgotten, those forgotten first in front.
+    #[serde(default)]
+    former: Vec<(ClientId, u64)>,
     /// Bytes of answers, oldest first.
     #[serde(default)]
     olds: Vec<Old>,
@@ -89,14 +96,38 @@ impl RetryTable {
                 None if request.seq <= session.horizon => Known::Forgotten,
                 None => Known::Never,
             },
+            None if self.former(request.client).is_some_and(|(_, latest)| request.seq <= latest) => Known::Forgotten,
             None if self.horizon.is_some_and(|h| request.client <= h) => Known::Stranger,
             None => Known::Never,
         }
     }
 
+    /// Where a forgotten client stands, and its latest request.
+    fn former(&self, client: ClientId) -> Option<(usize, u64)> {
+        if self.horizon.is_none_or(|horizon| client > horizon) {
+            return None;
+        }
+        let at = self.former.iter().position(|(former, _)| *former == client)?;
+        Some((at, self.former[at].1))
+    }
+
+    fn forget(&mut self, client: ClientId, session: &Session) {
+        self.horizon = self.horizon.max(Some(client));
+        let latest = session.results.last_key_value().map_or(0, |(seq, _)| *seq).max(session.horizon);
+        if self.former.len() >= FORMER {
+            self.former.remove(0);
+        }
+        self.former.push((client, latest));
+    }
+
     /// Records the outcome of an applied entry.
     pub fn record(&mut self, request: &RequestId, outcome: Outcome) {
+        let former = self.former(request.client);
         let session = self.clients.entry(request.client).or_default();
+        if let Some((at, latest)) = former {
+            session.horizon = latest;
+            self.former.remove(at);
+        }
         session.results.insert(request.seq, outcome);
         let acked = request.lowest_unacked.saturating_sub(1);
         if acked > session.horizon {
@@ -109,8 +140,8 @@ impl RetryTable {
             }
         }
         while self.clients.len() > CLIENTS {
-            if let Some((client, _)) = self.clients.pop_first() {
-                self.horizon = self.horizon.max(Some(client));
+            if let Some((client, session)) = self.clients.pop_first() {
+                self.forget(client, &session);
             }
         }
     }
@@ -178,6 +209,31 @@ mod tests {
             outcome: Outcome::Updated,
             request: Some(request),
         }
+    }
+
+    #[test]
+    fn a_first_attempt_behind_its_retry_is_not_executed_though_its_client_is_forgotten() {
+        let mut table = RetryTable::default();
+        let younger = |table: &mut RetryTable, from: u128| {
+            (from..from + CLIENTS as u128).for_each(|client| table.record(&request(client, 1, 1), Outcome::Created));
+        };
+        younger(&mut table, 10);
+        // The retry of an old client, who never wrote here, is executed, and forgotten at once.
+        assert_eq!(table.lookup(&request(5, 3, 3)), Known::Never);
+        table.record(&request(5, 3, 3), Outcome::Updated);
+        assert_eq!(table.clients(), CLIENTS);
+        assert_eq!(table.lookup(&request(5, 3, 3)), Known::Forgotten);
+        assert_eq!(table.lookup(&request(5, 4, 3)), Known::Stranger);
+        // What it has written before is not forgotten when it writes again.
+        table.record(&request(5, 4, 3), Outcome::Updated);
+        assert_eq!(table.lookup(&request(5, 3, 3)), Known::Forgotten);
+        assert_eq!(table.lookup(&request(5, 4, 3)), Known::Forgotten);
+        // So it stays until many others have been forgotten.
+        younger(&mut table, 100);
+        assert_eq!(table.lookup(&request(5, 4, 3)), Known::Forgotten);
+        (0..FORMER as u128 + 2).for_each(|i| table.record(&request(5_000 + i, 1, 1), Outcome::Created));
+        assert_eq!(table.lookup(&request(5, 4, 3)), Known::Stranger);
+        assert_eq!(table.former.len(), FORMER);
     }
 
     #[test]
@@ -261,7 +317,8 @@ mod tests {
             table.record(&request(client, 1, 1), Outcome::Created);
         }
         assert_eq!(table.clients(), CLIENTS);
-        assert_eq!(table.lookup(&request(2, 1, 1)), Known::Stranger);
+        assert_eq!(table.lookup(&request(2, 1, 1)), Known::Forgotten);
+        assert_eq!(table.lookup(&request(2, 2, 1)), Known::Stranger);
         assert_eq!(table.lookup(&request(3, 1, 1)), Known::Done(Outcome::Created));
         assert_eq!(table.lookup(&request(5000, 1, 1)), Known::Never);
     }

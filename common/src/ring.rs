@@ -40,6 +40,8 @@ impl Arc {
 #[must_use]
 pub fn preference(homes: &[NodeId], slot: Slot, eligible: &BTreeSet<NodeId>, copies: usize) -> Vec<NodeId> {
     let start = usize::from(slot.0);
+    // With fewer servers than copies the whole ring would be gone round in vain.
+    let copies = copies.min(eligible.len());
     let clockwise = homes.iter().cycle().skip(start).take(homes.len()).filter(|node| eligible.contains(node));
     let mut list = Vec::with_capacity(copies);
     for node in clockwise.chain(eligible) {

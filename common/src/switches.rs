@@ -48,11 +48,16 @@ pub enum Rule {
     OldState,
     CutFurther,
     ReadLacking,
+    ForgetLeft,
+    LateWalk,
+    RetryEvaluated,
+    ExpireUnlogged,
+    RelayNoId,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Rule; 41] = [
+    pub const ALL: [Rule; 46] = [
         Rule::NoFsync,
         Rule::NoFence,
         Rule::NoEpochMatch,
@@ -94,6 +99,11 @@ impl Rule {
         Rule::OldState,
         Rule::CutFurther,
         Rule::ReadLacking,
+        Rule::ForgetLeft,
+        Rule::LateWalk,
+        Rule::RetryEvaluated,
+        Rule::ExpireUnlogged,
+        Rule::RelayNoId,
     ];
 
     /// Its name in the documentation: `no_fsync` for [`Rule::NoFsync`].

@@ -11,6 +11,7 @@ fn play(seeds: impl IntoIterator<Item = u64>, options: Options) -> Stats {
         if let Some(text) = outcome.violation {
             let aim = options.aim.map_or(String::new(), |rule| format!(" --aim {}", rule.name()));
             let how = if options.tour { " --tour" } else { &aim };
+            let how = if options.plain { " --plain" } else { how };
             panic!("seed {seed}: {text}\nreplay: cargo run -p harness --bin simulate -- --seed {seed}{how} --trace");
         }
         assert!(outcome.stats.faults >= 20 && outcome.stats.operations >= 300, "seed {seed}: {}", outcome.stats);
@@ -21,6 +22,11 @@ fn play(seeds: impl IntoIterator<Item = u64>, options: Options) -> Stats {
 
 fn pass(seeds: impl IntoIterator<Item = u64>) {
     play(seeds, Options::default());
+}
+
+/// Seeds as they were before there were clients that speak Redis's protocol.
+fn pass_plain(seeds: impl IntoIterator<Item = u64>) {
+    play(seeds, Options { plain: true, ..Options::default() });
 }
 
 /// What the runs aimed at `rule` are for must have happened in some of them.
@@ -56,7 +62,25 @@ fn clusters_survive_what_forty_seeds_do_to_them() {
 /// Seeds that once went wrong. What a seed does changes with the simulation, so each is a memory of a history, and its
 /// name that history's moral; the scenario scripts of the cores hold the histories themselves.
 mod regressions {
-    use super::pass;
+    use common::Rule;
+
+    use super::pass_plain as pass;
+    use super::{Options, play};
+
+    fn pass_aimed(rule: Rule, seeds: impl IntoIterator<Item = u64>) {
+        play(seeds, Options { plain: true, aim: Some(rule), ..Options::default() });
+    }
+
+    #[test]
+    fn a_coordinator_under_steady_load_lets_time_pass() {
+        pass([198]);
+        pass_aimed(Rule::RetryStranger, [127]);
+    }
+
+    #[test]
+    fn a_disk_that_has_lost_what_it_acknowledged_neither_leads_nor_reads() {
+        pass_aimed(Rule::ReadLacking, [21, 25, 53]);
+    }
 
     #[test]
     fn a_member_that_restarts_within_its_epoch_is_heard_again() {

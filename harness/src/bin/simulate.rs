@@ -42,6 +42,9 @@ struct Args {
     /// Every seed grows from one server to five and shrinks back to one (as one seed in twenty does anyhow)
     #[arg(long, conflicts_with = "aim")]
     tour: bool,
+    /// Without clients that speak Redis's protocol and without deadlines: what seeds drew before there were any
+    #[arg(long)]
+    plain: bool,
     /// Turn this rule off (needs the feature `switches`)
     #[arg(long, value_name = "RULE")]
     without: Option<String>,
@@ -123,8 +126,14 @@ fn simulate(args: &Args, aim: Aim, switches: common::Switches) -> ExitCode {
     let begun = Instant::now();
     let (from, count) = args.seed.map_or((args.from, args.seeds), |seed| (seed, 1));
     let totals = Mutex::new(Totals::default());
-    let options =
-        Options { trace: args.trace, slot: args.slot.map(common::Slot), switches, aim: None, tour: args.tour };
+    let options = Options {
+        trace: args.trace,
+        slot: args.slot.map(common::Slot),
+        switches,
+        aim: None,
+        tour: args.tour,
+        plain: args.plain,
+    };
     let with = |seed| Options { aim: aim.of(seed), ..options };
     each(from, count, args.jobs, with, |outcome| {
         let hint = replay(&outcome, aim.of(outcome.seed), args);
@@ -133,7 +142,7 @@ fn simulate(args: &Args, aim: Aim, switches: common::Switches) -> ExitCode {
     let totals = totals.into_inner().unwrap_or_default();
     summary(&totals, begun);
     // A handful of seeds need not have seen everything, and an aimed run does not want to.
-    let idle = if totals.seeds >= 1000 && matches!(aim, Aim::None) && !args.tour {
+    let idle = if totals.seeds >= 1000 && matches!(aim, Aim::None) && !args.tour && !args.plain {
         missing(&totals.stats)
     } else {
         Vec::new()
@@ -151,9 +160,10 @@ fn missing(stats: &Stats) -> Vec<&'static str> {
 /// How the same run is had again.
 fn replay(outcome: &Outcome, aim: Option<Rule>, args: &Args) -> String {
     let tour = if args.tour { " --tour" } else { "" };
+    let plain = if args.plain { " --plain" } else { "" };
     let aim = aim.map_or(String::new(), |rule| format!(" --aim {}", rule.name()));
     let without = args.without.as_ref().map_or(String::new(), |name| format!(" --without {name}"));
-    format!("simulate --seed {}{aim}{tour}{without} --trace", outcome.seed)
+    format!("simulate --seed {}{aim}{tour}{plain}{without} --trace", outcome.seed)
 }
 
 /// Runs seeds on `jobs` threads until `done` says that it is enough.

@@ -4,6 +4,9 @@
 //! every operation either observes the register or overwrites it, so an unknown write matters only if the very next
 //! operation needs it. It is therefore placed only directly before an operation that is impossible without it, instead
 //! of at every point of the search, and an unknown write that nobody needs never took effect.
+//!
+//! A value with a deadline may vanish at any moment, which nobody needs to have happened either before an operation finds
+//! nothing: there absence is explained by the value itself. The clocks that deadlines are measured by are not looked at.
 
 use std::collections::BTreeSet;
 
@@ -49,7 +52,7 @@ enum Need {
     Value(Value),
     /// Only directly after some put.
     AnyValue,
-    /// Only directly after some delete.
+    /// Only directly after some delete, or a put whose value has vanished.
     Absence,
 }
 
@@ -58,8 +61,10 @@ struct Search {
     known: Vec<Step>,
     /// Writes of unknown outcome, by call.
     unknown: Vec<Step>,
-    /// Values that some get saw: an unknown put of another value is the better one to spend where any will do.
+    /// Values that somebody saw: an unknown put of another value is the better one to spend where any will do.
     seen: BTreeSet<Value>,
+    /// Values that may vanish.
+    mortal: BTreeSet<Value>,
 }
 
 /// A node of the search: what has taken effect, and what the register holds. The order in which it did is irrelevant.
@@ -77,29 +82,28 @@ struct State {
 impl Search {
     fn new(ops: &[Op]) -> Search {
         let (mut known, mut unknown, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let mut mortal = BTreeSet::new();
         for op in ops {
             let step = |ret| Step { call: op.call, ret, action: op.action };
+            if let Action::PutFor { value } = op.action {
+                mortal.insert(value);
+            }
             match (op.end, op.action) {
                 (End::Answered(ret), action) => {
-                    if let Action::Get { seen: Some(value) } = action {
-                        seen.insert(value);
-                    }
+                    seen.extend(action.saw().flatten());
                     known.push(step(ret));
                 }
-                (End::Unknown, Action::Put { .. } | Action::Delete { .. }) => unknown.push(step(u64::MAX)),
-                (End::Unknown | End::Refused(_), _) => {}
+                (End::Unknown, Action::Get { .. }) | (End::Refused(_), _) => {}
+                (End::Unknown, _) => unknown.push(step(u64::MAX)),
             }
         }
-        Search { known, unknown, seen }
+        Search { known, unknown, seen, mortal }
     }
 
     /// A get of a value that no put (but perhaps a refused one) ever wrote.
     fn impossible_read(&self, ops: &[Op]) -> bool {
-        let written: BTreeSet<Value> = ops
-            .iter()
-            .filter(|op| !matches!(op.end, End::Refused(_)))
-            .filter_map(|op| if let Action::Put { value, .. } = op.action { Some(value) } else { None })
-            .collect();
+        let written: BTreeSet<Value> =
+            ops.iter().filter(|op| !matches!(op.end, End::Refused(_))).filter_map(|op| op.action.writes()).collect();
         !self.seen.is_subset(&written)
     }
 
@@ -136,7 +140,7 @@ impl Search {
         candidates.reverse(); // the stack turns it round: first called, first tried
         for i in candidates {
             let action = self.known[i as usize].action;
-            match need(action, state.value) {
+            match need(action, state.value, |value| self.mortal.contains(&value)) {
                 Need::Nothing => stack.push(state.after(i, action, None)),
                 need => {
                     let choices = self.choices(need, state, limit).into_iter();
@@ -151,29 +155,32 @@ impl Search {
         let free = (0u32..)
             .zip(&self.unknown)
             .filter(|(u, step)| step.call <= limit && !state.spent.contains(u))
-            .filter(|(_, step)| match (need, step.action) {
-                (Need::Value(wanted), Action::Put { value, .. }) => wanted == value,
-                (Need::AnyValue, Action::Put { .. }) | (Need::Absence, Action::Delete { .. }) => true,
-                _ => false,
+            .filter(|(_, step)| match need {
+                Need::Value(wanted) => step.action.writes() == Some(wanted),
+                Need::AnyValue => step.action.writes().is_some(),
+                Need::Absence => step.action.writes().is_none_or(|value| self.mortal.contains(&value)),
+                Need::Nothing => false,
             });
-        // Deletes are all alike, and so are puts whose value nobody saw.
-        let (alike, special): (Vec<_>, Vec<_>) =
-            free.partition(|(_, step)| !matches!(step.action, Action::Put { value, .. } if self.seen.contains(&value)));
+        // Deletes are all alike, and so are puts whose value nobody saw and that serve for nothing else.
+        let special = |value: Value| self.seen.contains(&value) || self.mortal.contains(&value);
+        let (alike, special): (Vec<_>, Vec<_>) = free.partition(|(_, step)| !step.action.writes().is_some_and(special));
         let number = |(u, _): (u32, &Step)| u;
         if alike.is_empty() { special.into_iter().map(number).collect() } else { vec![number(alike[0])] }
     }
 }
 
 /// What must have happened just before `action` for its answer to be right, given the register's content.
-fn need(action: Action, value: Option<Value>) -> Need {
-    match (action, value) {
-        (Action::Get { seen }, now) if seen == now => Need::Nothing,
-        (Action::Get { seen: Some(seen) }, _) => Need::Value(seen),
-        (Action::Get { seen: None }, _) => Need::Absence,
+fn need(action: Action, value: Option<Value>, mortal: impl Fn(Value) -> bool) -> Need {
+    let need = match (action, value) {
         (Action::Put { created: Some(true), .. } | Action::Delete { existed: Some(false) }, Some(_)) => Need::Absence,
         (Action::Put { created: Some(false), .. } | Action::Delete { existed: Some(true) }, None) => Need::AnyValue,
-        _ => Need::Nothing,
-    }
+        _ => match action.saw() {
+            Some(Some(seen)) if value != Some(seen) => Need::Value(seen),
+            Some(None) if value.is_some() => Need::Absence,
+            _ => Need::Nothing,
+        },
+    };
+    if need == Need::Absence && value.is_some_and(mortal) { Need::Nothing } else { need }
 }
 
 impl State {
@@ -183,8 +190,10 @@ impl State {
             insert_sorted(&mut next.spent, u);
         }
         match action {
-            Action::Put { value, .. } => next.value = Some(value),
-            Action::Delete { .. } => next.value = None,
+            Action::Put { value, .. } | Action::PutFor { value } | Action::Swap { value, .. } => {
+                next.value = Some(value)
+            }
+            Action::Delete { .. } | Action::Take { .. } => next.value = None,
             Action::Get { seen } => next.value = seen,
         }
         insert_sorted(&mut next.done, i);

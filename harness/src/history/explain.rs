@@ -33,8 +33,7 @@ fn reduce(ops: &[Op]) -> (Vec<Op>, usize) {
             kept[i] = old;
         }
     }
-    let needed: Vec<u32> =
-        kept.iter().filter_map(|op| if let Action::Get { seen } = op.action { seen } else { None }).collect();
+    let needed: Vec<u32> = kept.iter().filter_map(|op| op.action.saw().flatten()).collect();
     let shown: Vec<Op> = kept.into_iter().filter(|op| matters(op, &needed)).collect();
     let hidden = ops.len() - shown.len();
     (shown, hidden)
@@ -43,8 +42,7 @@ fn reduce(ops: &[Op]) -> (Vec<Op>, usize) {
 fn matters(op: &Op, seen: &[u32]) -> bool {
     match (op.end, op.action) {
         (End::Answered(_), _) => true,
-        (_, Action::Put { value, .. }) => seen.contains(&value),
-        _ => false,
+        (_, action) => action.writes().is_some_and(|value| seen.contains(&value)),
     }
 }
 
@@ -52,6 +50,9 @@ fn matters(op: &Op, seen: &[u32]) -> bool {
 fn forget(op: &Op) -> Op {
     let action = match op.action {
         Action::Put { value, .. } => Action::Put { value, created: None },
+        Action::PutFor { value } => Action::PutFor { value },
+        Action::Swap { value, .. } => Action::Swap { value, old: None },
+        Action::Take { .. } => Action::Take { old: None },
         Action::Delete { .. } => Action::Delete { existed: None },
         // A get without an answer is no evidence; keeping its answer out keeps `seen` honest.
         Action::Get { .. } => Action::Get { seen: None },
@@ -81,6 +82,9 @@ fn shortest_bad_prefix(ops: &[Op], bad: &impl Fn(&[Op]) -> bool) -> Vec<Op> {
 fn line(op: &Op) -> String {
     let what = match op.action {
         Action::Put { value, created } => format!("put v{value}{}", note(created, " (new)", " (overwrote)")),
+        Action::PutFor { value } => format!("put v{value} for a while"),
+        Action::Swap { value, old } => format!("put v{value}{}", old.map_or(String::new(), before)),
+        Action::Take { old } => format!("take{}", old.map_or(String::new(), before)),
         Action::Delete { existed } => format!("delete{}", note(existed, " (was there)", " (was not there)")),
         Action::Get { seen: Some(value) } => format!("get = v{value}"),
         Action::Get { seen: None } => "get = nothing".to_string(),
@@ -92,6 +96,10 @@ fn line(op: &Op) -> String {
     };
     let server = op.server.map_or(String::new(), |s| format!(" by s{s}"));
     format!("op {:<5} c{:<3} {what:<28} {end}{server}", op.id, op.client)
+}
+
+fn before(old: Option<u32>) -> String {
+    old.map_or_else(|| " (of nothing)".to_string(), |old| format!(" (of v{old})"))
 }
 
 fn note(known: Option<bool>, yes: &'static str, no: &'static str) -> &'static str {

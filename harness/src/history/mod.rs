@@ -9,6 +9,7 @@
 //! answered once: a request that is executed twice shows as a value that comes back after it was overwritten.
 
 mod checker;
+mod counter;
 mod explain;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 pub use checker::{Verdict, check_key};
+pub use counter::Counters;
 pub use explain::explain;
 
 /// A written value: unique, because it is the number of the operation that wrote it.
@@ -31,6 +33,23 @@ pub enum Action {
         /// Whether the key was new, if the answer said so.
         created: Option<bool>,
     },
+    /// A put of a unique value with a deadline: once it is there it may vanish by itself, and then it is gone.
+    PutFor {
+        /// The value.
+        value: Value,
+    },
+    /// A put of a unique value that tells the value until then.
+    Swap {
+        /// The value.
+        value: Value,
+        /// What was there, if the answer said so.
+        old: Option<Option<Value>>,
+    },
+    /// A delete that tells the value until then.
+    Take {
+        /// What was there, if the answer said so.
+        old: Option<Option<Value>>,
+    },
     /// A delete.
     Delete {
         /// Whether there was something to delete, if the answer said so.
@@ -41,6 +60,27 @@ pub enum Action {
         /// What was read.
         seen: Option<Value>,
     },
+}
+
+impl Action {
+    /// The value that it writes.
+    #[must_use]
+    pub fn writes(self) -> Option<Value> {
+        match self {
+            Action::Put { value, .. } | Action::PutFor { value } | Action::Swap { value, .. } => Some(value),
+            Action::Take { .. } | Action::Delete { .. } | Action::Get { .. } => None,
+        }
+    }
+
+    /// What it says that was there; the outer None: nothing.
+    #[must_use]
+    pub fn saw(self) -> Option<Option<Value>> {
+        match self {
+            Action::Get { seen } => Some(seen),
+            Action::Swap { old, .. } | Action::Take { old } => old,
+            Action::Put { .. } | Action::PutFor { .. } | Action::Delete { .. } => None,
+        }
+    }
 }
 
 /// How an operation ended.

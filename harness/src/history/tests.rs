@@ -144,6 +144,29 @@ fn unknown_deletes_count_one_each() {
 }
 
 #[test]
+fn a_value_with_a_deadline_vanishes_once_and_for_all() {
+    let put_for = |value, call, ret| op(call, End::Answered(ret), Action::PutFor { value });
+    assert_eq!(verdict(vec![put_for(1, 0, 1), get(Some(1), 2, 3), get(None, 4, 5), get(None, 6, 7)]), GOOD);
+    assert_eq!(verdict(vec![put_for(1, 0, 1), get(None, 2, 3), get(Some(1), 4, 5)]), BAD);
+    assert_eq!(verdict(vec![put_for(1, 0, 1), put(2, 2, 3), get(None, 4, 5)]), BAD);
+    assert_eq!(verdict(vec![put_for(1, 0, 1), put_saying(2, true, 2, 3), delete(Some(true), 4, 5)]), GOOD);
+    // One whose outcome is unknown may have come, taken the place of another, and gone.
+    let unknown = op(2, End::Unknown, Action::PutFor { value: 2 });
+    assert_eq!(verdict(vec![put(1, 0, 1), unknown, get(None, 4, 5)]), GOOD);
+}
+
+#[test]
+fn what_is_told_of_the_value_until_then_is_checked() {
+    let swap = |value, old, call, ret| op(call, End::Answered(ret), Action::Swap { value, old: Some(old) });
+    let take = |old, call, ret| op(call, End::Answered(ret), Action::Take { old: Some(old) });
+    assert_eq!(verdict(vec![swap(1, None, 0, 1), swap(2, Some(1), 2, 3), take(Some(2), 4, 5), take(None, 6, 7)]), GOOD);
+    assert_eq!(verdict(vec![swap(1, None, 0, 1), swap(2, None, 2, 3)]), BAD);
+    assert_eq!(verdict(vec![put(1, 0, 1), take(Some(1), 2, 3), take(Some(1), 4, 5)]), BAD);
+    // Executed twice: the second time it found its own value.
+    assert_eq!(verdict(vec![put(1, 0, 1), swap(2, Some(2), 2, 3)]), BAD);
+}
+
+#[test]
 fn many_unknown_writes_do_not_blow_the_search_up() {
     let mut ops: Vec<Op> = (0..40).map(|i| put_unknown(i, u64::from(i))).collect();
     for i in 0..40 {
@@ -171,15 +194,18 @@ fn the_account_names_what_matters_and_little_else() {
 /// Plays random concurrent operations against a real register, some answers lost, and returns what clients saw.
 fn played(rng: &mut fastrand::Rng) -> Vec<Op> {
     let (mut ops, mut value, mut now) = (Vec::new(), None, 0u64);
-    let mut open: Vec<Op> = Vec::new();
+    let (mut open, mut mortal): (Vec<Op>, Vec<Value>) = (Vec::new(), Vec::new());
     for id in 0..rng.u32(5..60) {
         now += rng.u64(1..4);
         let call = now;
         let mut new = op(call, End::Unknown, Action::Get { seen: None });
         new.id = id;
-        new.action = match rng.u8(0..4) {
-            0 | 1 => Action::Put { value: id, created: None },
-            2 => Action::Delete { existed: None },
+        new.action = match rng.u8(0..8) {
+            0..3 => Action::Put { value: id, created: None },
+            3 => Action::PutFor { value: id },
+            4 => Action::Swap { value: id, old: None },
+            5 => Action::Delete { existed: None },
+            6 if rng.bool() => Action::Take { old: None },
             _ => Action::Get { seen: None },
         };
         open.push(new);
@@ -188,11 +214,26 @@ fn played(rng: &mut fastrand::Rng) -> Vec<Op> {
             let mut done = open.remove(rng.usize(..open.len()));
             let lost = rng.u8(0..5) == 0;
             let effect = !lost || rng.bool();
+            if value.is_some_and(|value| mortal.contains(&value)) && rng.u8(0..4) == 0 {
+                value = None;
+            }
             match &mut done.action {
                 Action::Get { seen } => *seen = value,
                 Action::Put { value: new, created } if effect => {
                     *created = (!lost).then_some(value.is_none());
                     value = Some(*new);
+                }
+                Action::PutFor { value: new } if effect => {
+                    mortal.push(*new);
+                    value = Some(*new);
+                }
+                Action::Swap { value: new, old } if effect => {
+                    *old = (!lost).then_some(value);
+                    value = Some(*new);
+                }
+                Action::Take { old } if effect => {
+                    *old = (!lost).then_some(value);
+                    value = None;
                 }
                 Action::Delete { existed } if effect => {
                     *existed = (!lost).then_some(value.is_some());
@@ -258,9 +299,13 @@ fn brute_force(ops: &[Op], done: u32, value: Option<Value>) -> bool {
             Action::Get { .. } => return false,
             Action::Put { created: Some(c), .. } if c == value.is_some() => return false,
             Action::Put { value, .. } => Some(value),
+            Action::PutFor { value } => Some(value),
+            Action::Swap { old: Some(old), .. } | Action::Take { old: Some(old) } if old != value => return false,
+            Action::Swap { value, .. } => Some(value),
             Action::Delete { existed: Some(e) } if e != value.is_some() => return false,
-            Action::Delete { .. } => None,
+            Action::Delete { .. } | Action::Take { .. } => None,
         };
-        brute_force(ops, done | (1 << i), next)
+        let mortal = ops.iter().any(|op| matches!(op.action, Action::PutFor { value } if Some(value) == next));
+        brute_force(ops, done | (1 << i), next) || (mortal && brute_force(ops, done | (1 << i), None))
     })
 }

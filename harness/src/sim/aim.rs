@@ -55,11 +55,36 @@ pub(super) fn at(plan: &mut Plan, rule: Rule, rng: &mut fastrand::Rng) {
             plan.think = rng.u64(1_000..4_000);
             plan.only(&[(Kind::Amnesia, 12), (Kind::Lag, 12)]);
         }
+        Rule::ForgetLeft => {
+            (plan.servers, plan.starters, plan.lease_ms) = (4, 3, 1000);
+            plan.think = rng.u64(5_000..20_000);
+            plan.only(&[
+                (Kind::CopyDirectory, 10),
+                (Kind::SendAway, 4),
+                (Kind::CutEcs, 8),
+                (Kind::CutPair, 8),
+                (Kind::Isolate, 6),
+                (Kind::Pause, 6),
+            ]);
+        }
+        Rule::LateWalk => {
+            walks(plan);
+            (plan.net.ordered, plan.net.repeat, plan.net.stall) = (false, 60, 60);
+        }
+        Rule::RetryEvaluated | Rule::RelayNoId => retries(plan, rule),
+        Rule::ExpireUnlogged => {
+            plan.only(&[(Kind::Kill, 6), (Kind::CutEcs, 6), (Kind::Restart, 6), (Kind::SlowDisk, 6)])
+        }
         Rule::KeepCondemned => {
             plan.trio();
             plan.only(&[(Kind::Rot, 20), (Kind::Restart, 2), (Kind::SlowDisk, 2)]);
         }
     }
+}
+
+/// Whether only clients that speak Redis's protocol, or keys with deadlines, miss the rule.
+pub(super) fn needs_redis(rule: Rule) -> bool {
+    matches!(rule, Rule::RetryEvaluated | Rule::ExpireUnlogged | Rule::RelayNoId)
 }
 
 impl Plan {

@@ -12,6 +12,7 @@ use kvclient::wire;
 
 use super::conns::Waiter;
 use super::queue::Event;
+use super::redis::Speaker;
 use super::routed::Routed;
 use super::wire::Want;
 use super::world::World;
@@ -25,6 +26,8 @@ pub(super) struct Client {
     current: Option<Current>,
     /// The product's router, if this client uses it.
     pub(super) routed: Option<Routed>,
+    /// What it needs to speak Redis's protocol, if it does.
+    pub(super) speaker: Option<Speaker>,
     /// What timer or answer it waits for.
     serial: u64,
     /// Takes no new operations.
@@ -51,11 +54,20 @@ const ATTEMPTS: u32 = 12;
 
 impl Client {
     pub(super) fn new(slots: u16) -> Client {
-        Client { route: vec![None; usize::from(slots)], current: None, routed: None, serial: 0, resting: false }
+        Client {
+            route: vec![None; usize::from(slots)],
+            current: None,
+            routed: None,
+            speaker: None,
+            serial: 0,
+            resting: false,
+        }
     }
 
     pub(super) fn idle(&self) -> bool {
-        self.current.is_none() && self.routed.as_ref().is_none_or(|routed| routed.current.is_none())
+        self.current.is_none()
+            && self.routed.as_ref().is_none_or(|routed| routed.current.is_none())
+            && self.speaker.as_ref().is_none_or(Speaker::idle)
     }
 }
 
@@ -82,6 +94,10 @@ impl World {
         if self.clients[c].serial != serial {
             return;
         }
+        if self.clients[c].speaker.as_ref().is_some_and(|speaker| !speaker.idle()) {
+            self.stats.bump("requests timed out");
+            return self.unheard(c, serial, None);
+        }
         match self.clients[c].current.as_mut() {
             None => self.begin(c),
             Some(current) if current.asked => {
@@ -98,10 +114,14 @@ impl World {
         if self.clients[c].resting {
             return;
         }
-        if self.cold_written < self.plan.cold && self.rng.u8(0..4) == 0 {
+        let speaks = self.clients[c].speaker.is_some();
+        if !speaks && self.cold_written < self.plan.cold && self.rng.u8(0..4) == 0 {
             self.cold_written += 1;
             let key = self.plan.keys + self.cold_written - 1;
             return self.operate(c, key, Want::Put, None);
+        }
+        if self.clients[c].speaker.is_some() {
+            return self.speak(c);
         }
         let key = self.rng.u32(0..self.plan.keys);
         let what = match self.rng.u8(0..20) {
@@ -207,6 +227,18 @@ impl World {
         client.serial = self.next_serial;
         let think = self.rng.u64(1_000..self.plan.think);
         self.queue.at(self.now + think, Event::Client { client: c, serial: self.next_serial });
+    }
+
+    /// A new number for what the client waits for.
+    pub(super) fn serial(&mut self, c: usize) -> u64 {
+        self.next_serial += 1;
+        self.clients[c].serial = self.next_serial;
+        self.next_serial
+    }
+
+    /// Whether that is what the client waits for.
+    pub(super) fn awaits(&self, c: usize, serial: u64) -> bool {
+        self.clients[c].serial == serial
     }
 
     /// An answer arrives. Answers to earlier attempts are not waited for any more: their connection is closed.

@@ -24,6 +24,8 @@ pub(super) enum Waiter {
     Attempt(u64, Expect),
     /// A sending of a router.
     Op(OpId, u32, Expect),
+    /// A client that speaks Redis's protocol.
+    Spoken(u64),
     /// An operator.
     Order(Expect),
     /// Somebody who asked about the cluster as a whole, and what is watched meanwhile.
@@ -163,6 +165,7 @@ impl World {
                     let input = Input::Failure { op, attempt, kind: how, detail: String::new() };
                     self.route(connection.client, input);
                 }
+                Waiter::Spoken(serial) => self.unheard(connection.client, serial, Some(how)),
                 Waiter::Order(_) => self.stats.bump("orders without an answer"),
                 Waiter::Count(watch, count, _) => self.counted(watch, count, None),
                 Waiter::Keyrange => {}
@@ -181,6 +184,9 @@ impl World {
         }
         let Some(mut connection) = self.conns.remove(&conn) else { return };
         connection.input.extend_from_slice(bytes);
+        if matches!(connection.waiters.front(), Some(Waiter::Spoken(_))) {
+            return self.hear_out(conn, connection);
+        }
         let (mut answers, input) = (Vec::new(), std::mem::take(&mut connection.input));
         let mut rest = &input[..];
         loop {
@@ -217,6 +223,26 @@ impl World {
             }
         }
     }
+
+    /// The same, of a connection that speaks Redis's protocol.
+    fn hear_out(&mut self, conn: u32, mut connection: Connection) {
+        let heard = World::hear(&mut connection.input);
+        let waiter = if matches!(heard, Ok(Some(_))) { connection.waiters.pop_front() } else { None };
+        let (client, server) = (connection.client, connection.server);
+        self.conns.insert(conn, connection);
+        match (heard, waiter) {
+            (Ok(Some(spoken)), Some(Waiter::Spoken(serial))) => self.spoken(client, serial, spoken),
+            (Err(why), _) => self.fail(format!("conn {conn}: s{server} is garbled: {why}")),
+            _ => {}
+        }
+    }
+
+    /// Its client makes another one instead.
+    pub(super) fn leave_conn(&mut self, conn: u32) {
+        if let Some(connection) = self.conns.get_mut(&conn) {
+            connection.orphan = true;
+        }
+    }
 }
 
 /// An answer, for whom it is.
@@ -238,6 +264,8 @@ impl Connection {
                 wire::decode(expect, response)
                     .map_or(Heard::Nonsense, |reply| Heard::Router(Input::Answer { op, attempt, reply })),
             ),
+            // Heard by hear_out.
+            Waiter::Spoken(_) => Some(Heard::Nonsense),
             Waiter::Order(expect) => Some(wire::decode(expect, response).map_or(Heard::Nonsense, Heard::Order)),
             Waiter::Count(watch, count, expect) => {
                 let heard = |reply| Heard::Count(watch, count, reply);

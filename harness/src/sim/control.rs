@@ -87,12 +87,16 @@ impl World {
     }
 
     pub(super) fn from_ecs(&mut self, s: usize, conn: u64, msg: FromEcs) {
+        let foreign = self.servers[s].foreign;
         let Some(process) = self.servers[s].process.as_mut() else { return };
         if process.conn != Some(conn) {
             return;
         }
         self.trace.line(self.now, || format!("s{s} <- ecs {}", super::world::brief(&msg)));
         match msg {
+            FromEcs::Welcome { .. } if foreign => {
+                self.fail(format!("s{s} is let in with a directory of another cluster"));
+            }
             FromEcs::Welcome { cluster, meta } => {
                 process.welcomed = true;
                 self.servers[s].dubious = false;
@@ -182,6 +186,13 @@ impl World {
 
     /// The ECS refuses this server for good. That is right if it was sent away, and for nobody else.
     fn turned_away(&mut self, s: usize, reason: &str) {
+        if std::mem::take(&mut self.servers[s].foreign) {
+            // Its owner starts it again with a directory of its own.
+            self.stats.bump("foreign directories turned away");
+            self.stop_server(s, false);
+            self.fresh_directory(s);
+            return self.start_later(s, 100_000..600_000);
+        }
         let sent_away = self.ecs.durable().departed(self.servers[s].node).is_some();
         if !sent_away && !self.servers[s].dubious && !self.has_twin(s) {
             return self.fail(format!("s{s} is refused for good: {reason}"));

@@ -88,6 +88,17 @@ impl World {
         true
     }
 
+    /// A machine that is no part of the cluster is started with a directory of another one: it must be turned away.
+    pub(super) fn foreign_directory(&mut self) {
+        let Some(s) = self.free_machine().filter(|s| !self.healed && !self.servers[*s].used) else { return };
+        let server = &mut self.servers[s];
+        server.files = Files::foreign(self.record.slots, (server.node, server.store));
+        (server.foreign, server.gone) = (true, None);
+        self.trace.line(self.now, || format!("-------- s{s} has a directory of another cluster"));
+        self.stats.bump("fault: foreign directory");
+        self.start_later(s, 1_000..200_000);
+    }
+
     /// The server dies, and comes back with its directory as it once was.
     pub(super) fn roll_back(&mut self, s: usize) -> bool {
         if self.servers[s].kept.is_none() {

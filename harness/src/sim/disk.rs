@@ -77,6 +77,17 @@ impl Files {
         Files { disk: to, switches: self.switches, ..Files::default() }
     }
 
+    /// The directory of a server of another cluster.
+    pub(super) fn foreign(slots: u16, fresh: (NodeId, StoreUuid)) -> Files {
+        let mut files = Files::default();
+        let bound = files.open(slots, fresh, None).map_err(|error| error.to_string());
+        let bound = bound.and_then(|_| files.bind(ClusterId(0xf0), slots));
+        debug_assert!(bound.is_ok(), "{bound:?}");
+        files.sync();
+        files.close();
+        files
+    }
+
     /// The ECS has said which cluster this is.
     pub(super) fn bind(&mut self, cluster: ClusterId, slots: u16) -> Result<(), String> {
         self.dir.as_mut().map_or(Ok(()), |dir| dir.bind(cluster, slots).map_err(|error| error.to_string()))
@@ -127,21 +138,26 @@ impl Files {
         gone
     }
 
-    fn begin(&mut self, segment: u64, after: u64) {
+    /// True if nothing went wrong.
+    fn begin(&mut self, segment: u64, after: u64) -> bool {
         (self.segment, self.name) = (segment, segment_name(segment));
         let mut head = Vec::new();
         put_head(&mut head, &SegmentHead { segment, after });
-        self.perform(FileOp::Create(self.name.clone()));
-        self.perform(FileOp::Append(self.name.clone(), &head));
-        self.perform(FileOp::Sync(self.name.clone()));
-        self.perform(FileOp::SyncDir);
+        let done = self.perform(FileOp::Create(self.name.clone()))
+            && self.perform(FileOp::Append(self.name.clone(), &head))
+            && self.perform(FileOp::Sync(self.name.clone()))
+            && self.perform(FileOp::SyncDir);
         self.extent = Some(Extent::new(&head, AHEAD));
+        done
     }
 
-    /// A memory disk fails only when a test tells it to; see [`Files::checkpoint`].
-    fn perform(&mut self, op: FileOp<'_>) {
-        let done = self.disk.lock().perform(op);
-        debug_assert!(done.is_ok(), "{done:?}");
+    /// A memory disk fails only when the process is to die; see [`Files::checkpoint`]. False: it has.
+    fn perform(&mut self, op: FileOp<'_>) -> bool {
+        let mut disk = self.disk.lock();
+        let dying = disk.operations_left.is_some();
+        let done = disk.perform(op);
+        debug_assert!(done.is_ok() || dying, "{done:?}");
+        done.is_ok()
     }
 
     /// Writes a group as the journal's thread does: with a line behind it that says where it begins, and with room behind
@@ -163,14 +179,19 @@ impl Files {
         self.perform(FileOp::Sync(self.name.clone()));
     }
 
-    /// The journal goes on in a new segment. Nothing may be unsynced.
-    pub(super) fn rotate(&mut self) {
-        let Some(extent) = self.extent else { return };
+    /// The journal goes on in a new segment. Nothing may be unsynced. `stop`: the process dies after so many file
+    /// operations, if it gets that far. True if it does not.
+    pub(super) fn rotate(&mut self, stop: Option<u64>) -> bool {
+        let Some(extent) = self.extent else { return true };
+        self.disk.lock().operations_left = stop;
+        let mut done = true;
         if extent.has_room() {
-            self.perform(FileOp::Truncate(self.name.clone(), extent.length()));
-            self.perform(FileOp::Sync(self.name.clone()));
+            done &= self.perform(FileOp::Truncate(self.name.clone(), extent.length()));
+            done &= self.perform(FileOp::Sync(self.name.clone()));
         }
-        self.begin(self.segment + 1, extent.length());
+        done &= self.begin(self.segment + 1, extent.length());
+        self.disk.lock().operations_left = None;
+        done
     }
 
     /// Writes a checkpoint of all slots and lets the old segments go. `stop`: the process dies after so many file

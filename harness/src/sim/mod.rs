@@ -1,7 +1,7 @@
 //! A whole cluster in one thread, deterministic from one seed.
 //!
-//! The cores are the real ones (replicas, the ECS, storage recovery, the client port's sessions with the text protocol, the
-//! clients' router); sockets, disks, clocks and processes are simulated,
+//! The cores are the real ones (replicas, the ECS, storage recovery, the client port's sessions with the text protocol and
+//! Redis's, the relay between servers, the clients' router); sockets, disks, clocks and processes are simulated,
 //! and go wrong in all the ways that the product promises to survive. A run has four parts: the cluster forms; faults and
 //! client load go on together; everything heals and the cluster must converge in bounded time; every key is read and
 //! written everywhere. What clients saw is then checked for linearizability, and the protocol's invariants are checked
@@ -29,11 +29,14 @@ mod plan;
 mod port;
 mod questions;
 mod queue;
+mod redis;
+mod relays;
 mod rot;
 mod routed;
 mod server;
 mod stats;
 mod trace;
+mod walls;
 mod wire;
 mod world;
 
@@ -55,6 +58,8 @@ pub struct Options {
     pub aim: Option<common::Rule>,
     /// From one server to all and back, whatever the seed says.
     pub tour: bool,
+    /// No clients that speak Redis's protocol, and no keys with deadlines: what seeds drew before there were any.
+    pub plain: bool,
 }
 
 /// How one seed went.

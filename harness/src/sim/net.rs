@@ -127,7 +127,12 @@ impl Net {
             Wire::Peer { .. } => Channel::Data,
             Wire::Pulse { .. } => Channel::Pulse,
             Wire::ToEcs { .. } | Wire::FromEcs { .. } => Channel::Control,
-            Wire::Heartbeat(_) | Wire::Bytes { .. } | Wire::Question { .. } | Wire::Answer { .. } => Channel::Loose,
+            Wire::Heartbeat(_)
+            | Wire::Bytes { .. }
+            | Wire::Question { .. }
+            | Wire::Answer { .. }
+            | Wire::Job { .. }
+            | Wire::Came { .. } => Channel::Loose,
         };
         if self.is_cut(from, to) {
             let hold = self.plan.hold && matches!(channel, Channel::Data | Channel::Pulse);

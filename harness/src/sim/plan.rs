@@ -72,6 +72,12 @@ pub struct Plan {
     pub extreme_clocks: bool,
     /// How long asks to the ECS wait for others to go with, in microseconds.
     pub gather: u64,
+    /// Nothing of what came later.
+    pub plain: bool,
+    /// How many of 100 clients speak Redis's protocol.
+    pub redis: u32,
+    /// How wrong wall clocks are, and how often one is set: the mean pause in microseconds; 0: never.
+    pub walls: u64,
     /// How long a client waits for an answer, in microseconds.
     pub patience: std::ops::Range<u64>,
     /// The network.
@@ -87,6 +93,19 @@ impl Plan {
             aim::at(&mut plan, rule, rng);
         }
         plan
+    }
+
+    /// What came later, of draws of its own.
+    pub fn more(&mut self, rng: &mut fastrand::Rng, aim: Option<Rule>) {
+        let wanted = aim.is_some_and(aim::needs_redis);
+        self.plain = false;
+        if !wanted && (aim.is_some() || rng.bool()) {
+            return;
+        }
+        self.redis = if wanted { 100 } else { rng.u32(20..80) };
+        self.walls = if wanted || rng.bool() { rng.u64(200_000..3_000_000) } else { 0 };
+        // A key with a deadline comes and goes uncounted.
+        self.curious = false;
     }
 
     fn any(rng: &mut fastrand::Rng, tour: bool) -> Plan {
@@ -140,6 +159,9 @@ impl Plan {
             ambushes: (0..ambushes).map(|_| Ambush::draw(rng)).collect(),
             extreme_clocks: rng.u8(0..8) == 0,
             gather: 2_000,
+            plain: true,
+            redis: 0,
+            walls: 0,
             patience: 250_000..2_500_000,
             net: NetPlan {
                 ordered,

@@ -18,8 +18,7 @@ use kvserver::replica::{Event as Happening, Read, Refusal, Reply, Scan, Token, W
 use super::queue::Event;
 use super::world::World;
 
-/// Nobody here speaks Redis's protocol.
-const NO_REDIS: Refusal = Refusal::Unavailable("the simulation has no relay");
+const NOT_ASKED: Refusal = Refusal::Unavailable("nobody in the simulation asks how long a key lasts");
 
 /// Every connection begins like this.
 fn settings() -> Settings {
@@ -73,20 +72,23 @@ impl Serves for Port<'_> {
     }
 
     fn lasting(&self, _now: Time, _key: &[u8], _token: Token) -> Read<'static> {
-        Read::Refused(NO_REDIS)
+        Read::Refused(NOT_ASKED)
     }
 
     fn relay(&self, _now: Time, order: Order) {
-        self.world.borrow_mut().wait_for(self.server, order.token);
-        self.world.borrow_mut().reply(self.server, order.token, Reply::Refused(NO_REDIS));
+        self.world.borrow_mut().relay(self.server, order);
     }
 
-    fn coordinates(&self, _key: &[u8]) -> bool {
-        false
+    fn coordinates(&self, key: &[u8]) -> bool {
+        let (slot, world) = (self.slot(Position::of(key)), self.world.borrow());
+        let server = &world.servers[self.server];
+        let view = server.process.as_ref().and_then(|process| process.topology.view(slot));
+        view.is_some_and(|view| view.coordinator == server.node)
     }
 
-    fn once(&self, _now: Time) -> Option<Once> {
-        None
+    fn once(&self, now: Time) -> Option<Once> {
+        let world = self.world.borrow();
+        world.servers[self.server].process.as_ref().map(|process| Once::of(&process.relays.ids, now))
     }
 
     fn slots(&self) -> u16 {
@@ -98,7 +100,8 @@ impl Serves for Port<'_> {
     }
 
     fn wall_micros(&self) -> u64 {
-        0
+        let world = self.world.borrow();
+        world.servers[self.server].wall_micros(world.now)
     }
 
     fn facts(&self) -> Facts {
@@ -202,7 +205,7 @@ impl World {
     }
 
     pub(super) fn replied(&mut self, s: usize, token: Token, reply: Reply) {
-        if self.count_goes_on(s, token, &reply) {
+        if self.job_done(s, token, &reply) || self.count_goes_on(s, token, &reply) {
             return;
         }
         let Some(process) = self.servers[s].process.as_mut() else { return };

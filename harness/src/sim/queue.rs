@@ -64,6 +64,14 @@ pub(super) enum Event {
     Resume { party: Party },
     /// A replica's answer reaches the session that waits for it.
     Reply { server: usize, inc: u32, token: Token, reply: Reply },
+    /// A server's relay looks after its jobs.
+    Relay { server: usize, inc: u32 },
+    /// A server hears that the connection on which it asked another one has ended.
+    LaneEnds { server: usize, inc: u32, lane: u32 },
+    /// A machine is started with a directory of another cluster.
+    Foreign,
+    /// Somebody sets a server's wall clock.
+    Wall,
     /// A client hears that its connection has ended.
     ConnEnds { conn: u32, how: Failure },
     /// A router's deadline.

@@ -28,9 +28,9 @@ pub(super) struct Routed {
 }
 
 /// The Unix time at which every run begins, in milliseconds.
-const EPOCH: u64 = 1_700_000_000_000;
+pub(super) const EPOCH: u64 = 1_700_000_000_000;
 /// How far a wall clock may be off, in milliseconds: an hour.
-const WRONG: u64 = 3_600_000;
+pub(super) const WRONG: u64 = 3_600_000;
 
 impl World {
     /// A client program starts. Its wall clock may be wrong, and another start's may be wrong otherwise.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::control::{Ask, Change, FromServer, Report};
 use common::peer::{Identity, PeerMsg, Pulse};
 use common::view::NodeInfo;
-use common::{BootId, ClusterId, NodeId, NodeState, Slot, StoreUuid, Time};
+use common::{BootId, ClusterId, NodeId, NodeState, Slot, StoreUuid, Time, Wall};
 use kvserver::client_port::session::Session;
 use kvserver::node::desk::Desk;
 use kvserver::node::topology::Topology;
@@ -21,6 +21,8 @@ use super::clock::Clock;
 use super::disk::{Files, Found, Mood};
 use super::questions::Answering;
 use super::queue::Event;
+use super::relays::Relays;
+use super::routed::EPOCH;
 use super::wire::{Party, Wire};
 use super::world::World;
 
@@ -59,6 +61,10 @@ pub(super) struct Server {
     pub(super) kept: Option<Files>,
     /// Its directory is to be what was kept before the next start.
     pub(super) rolls_back: bool,
+    /// Its directory belongs to another cluster.
+    pub(super) foreign: bool,
+    /// How far its wall clock is from the right time, in microseconds.
+    pub(super) wall_off: i64,
     /// What it holds is an older copy, of its own or of another's directory, and the ECS has not let it in yet.
     pub(super) dubious: bool,
 }
@@ -80,6 +86,8 @@ pub(super) struct Process {
     pub(super) replicas: Vec<Replica>,
     /// The world's time of the tick that is scheduled.
     tick: Option<u64>,
+    /// How far each copy had journaled when it was last compared with the others.
+    pub(super) marks: Vec<u64>,
     /// Ticks in a row that did not move the deadline they were for: a core that asks for those is in a loop.
     hot: u32,
     /// Journal records on their way to the disk, and the highest mark of each slot among them.
@@ -103,6 +111,10 @@ pub(super) struct Process {
     pub(super) reported: u64,
     /// Who waits for the ECS's answer to a wish.
     pub(super) desk: Desk<Token>,
+    /// What other servers do for its clients.
+    pub(super) relays: Relays,
+    /// How its wall clock stood when it looked last.
+    wall: Wall,
     /// What is being counted for questions about the whole cluster.
     pub(super) answering: BTreeMap<u32, Answering>,
     /// It has said that it will stop.
@@ -142,8 +154,21 @@ impl Server {
             place: index,
             kept: None,
             rolls_back: false,
+            foreign: false,
+            wall_off: 0,
             dubious: false,
         }
+    }
+
+    /// What its wall clock shows, in microseconds since the Unix epoch.
+    pub(super) fn wall_micros(&self, now: u64) -> u64 {
+        (EPOCH * 1_000 + now).saturating_add_signed(self.wall_off)
+    }
+
+    /// The same as its replicas are told it.
+    fn wall(&self, now: u64) -> Wall {
+        let ahead = i128::from(self.wall_micros(now)) - i128::from(self.clock.local(now).0);
+        Wall { ahead: i64::try_from(ahead).ok() }
     }
 
     pub(super) fn info(&self) -> NodeInfo {
@@ -217,9 +242,13 @@ impl World {
         self.checks.started(s, &identity, &images, views);
         let replicas = (0u16..).map(Slot).zip(images);
         let replicas: Vec<Replica> = replicas.map(|(slot, image)| Replica::new(slot, setup.clone(), image)).collect();
+        let (local, wall) = (self.local(s), self.servers[s].wall(self.now));
+        let shown = self.servers[s].wall_micros(self.now) / 1_000;
+        let relays = Relays::new(identity.node, self.extra.u64(..), local, shown, self.options.switches);
         let server = &mut self.servers[s];
         server.process = Some(Process {
             replicas,
+            marks: vec![0; usize::from(record.slots)],
             tick: None,
             hot: 0,
             queue: Vec::new(),
@@ -237,6 +266,8 @@ impl World {
             last_report: Report::default(),
             reported: 0,
             desk: Desk::default(),
+            relays,
+            wall,
             answering: BTreeMap::new(),
             stopping: false,
             asks: Vec::new(),
@@ -325,12 +356,15 @@ impl World {
         let inc = server.inc;
         // What a stopped process had not read dies with it, and with it the connection.
         for event in unread {
-            if let Event::Deliver { wire: Wire::Bytes { conn, .. }, .. } = event {
-                self.drop_conn(conn);
+            match event {
+                Event::Deliver { wire: Wire::Bytes { conn, .. }, .. } => self.drop_conn(conn),
+                Event::Deliver { wire: Wire::Job { lane, .. }, .. } => self.lane_refused(lane),
+                _ => {}
             }
         }
         if !power {
             self.hang_up(s, inc);
+            self.lanes_hang_up(s, inc);
         }
         self.checks.stopped(s);
         if let Some(conn) = process.conn {
@@ -344,6 +378,7 @@ impl World {
         let now = self.local(s);
         let Some(process) = self.servers[s].process.as_mut() else { return };
         let Some(replica) = process.replicas.get_mut(usize::from(slot.0)) else { return };
+        replica.set_wall(process.wall);
         let mut out = std::mem::take(&mut self.scratch);
         replica.handle(now, event, &mut out);
         self.perform(s, slot, &mut out);
@@ -449,6 +484,8 @@ impl World {
             return;
         }
         process.tick = None;
+        self.look_at_wall(s);
+        let Some(process) = self.servers[s].process.as_mut() else { return };
         let due: Vec<Slot> = process
             .replicas
             .iter()
@@ -468,6 +505,14 @@ impl World {
         }
         for slot in 0..self.record.slots {
             self.schedule_tick(s, Slot(slot));
+        }
+    }
+
+    /// The product's ticker looks at least every 50 ms, and tells all replicas before anything else.
+    fn look_at_wall(&mut self, s: usize) {
+        let wall = self.servers[s].wall(self.now);
+        if let Some(process) = self.servers[s].process.as_mut() {
+            process.wall = wall;
         }
     }
 
@@ -534,17 +579,20 @@ impl World {
         let (now, inc) = (self.now, self.servers[s].inc);
         let server = &mut self.servers[s];
         let Some(process) = server.process.as_mut() else { return };
+        let safe = self.healed || self.now < self.calm_until;
         if !process.checkpointing {
             let idle = process.sync.is_none() && process.queue.is_empty() && server.mood != Mood::Full;
             if idle {
-                server.files.rotate();
                 process.checkpointing = true;
+                let stop = (!self.plan.plain && !safe && self.extra.u8(0..40) == 0).then(|| self.extra.u64(0..6));
+                if !server.files.rotate(stop) {
+                    return self.dies_writing(s, "deaths in a rotation");
+                }
             }
             let soon = if idle { self.rng.u64(100..30_000) } else { self.rng.u64(300..3_000) };
             return self.queue.at(now + soon, Event::Checkpoint { server: s, inc });
         }
         process.checkpointing = false;
-        let safe = self.healed || self.now < self.calm_until;
         let stop = (!safe && self.rng.u8(0..16) == 0).then(|| self.rng.u64(0..30));
         let images = process.replicas.iter().map(|replica| (replica.slot(), replica.image()));
         let done = server.files.checkpoint(images, (server.node, server.store), stop);
@@ -557,16 +605,21 @@ impl World {
             let next = now + self.rng.u64(self.plan.checkpoints.clone());
             self.queue.at(next, Event::Checkpoint { server: s, inc });
         } else {
-            self.stats.bump("deaths in a checkpoint");
-            let power = self.rng.bool();
-            self.stop_server(s, power);
-            self.start_later(s, 20_000..600_000);
+            self.dies_writing(s, "deaths in a checkpoint");
         }
+    }
+
+    fn dies_writing(&mut self, s: usize, how: &'static str) {
+        self.stats.bump(how);
+        let power = self.rng.bool();
+        self.stop_server(s, power);
+        self.start_later(s, 20_000..600_000);
     }
 
     // ---- beacons ----
 
     pub(super) fn pulse(&mut self, s: usize) {
+        self.look_at_wall(s);
         let local = self.local(s);
         let server = &mut self.servers[s];
         let Some(process) = server.process.as_mut() else { return };
@@ -625,7 +678,10 @@ impl World {
     }
 
     pub(super) fn replica_mut(&mut self, s: usize, slot: Slot) -> Option<&mut Replica> {
-        self.servers[s].process.as_mut()?.replicas.get_mut(usize::from(slot.0))
+        let process = self.servers[s].process.as_mut()?;
+        let replica = process.replicas.get_mut(usize::from(slot.0))?;
+        replica.set_wall(process.wall);
+        Some(replica)
     }
 
     /// The server's clock.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use common::control::{FromEcs, FromServer, Heartbeat};
+use common::forward::{Forward, Forwarded};
 use common::peer::{PeerMsg, Pulse};
 use common::question::Extents;
 use common::{NodeId, Slot};
@@ -46,6 +47,10 @@ pub(super) enum Wire {
     Question { inquiry: u32, ask: u32, node: NodeId, slots: Vec<Slot> },
     /// The answer.
     Answer { inquiry: u32, ask: u32, extents: Extents },
+    /// A server asks another one to do something for a client, on connection `lane`.
+    Job { lane: u32, forward: Forward },
+    /// What came of it.
+    Came { lane: u32, came: Forwarded },
     /// Between a client and a server, on connection `conn`.
     Bytes { conn: u32, bytes: Bytes },
 }

@@ -1,9 +1,11 @@
 //! The world: everything that exists in a run, and what happens to it event by event.
 
 use common::control::FromEcs;
+use common::position::Position;
 use common::time::Timing;
+use common::update::Becomes;
 use common::view::ClusterRecord;
-use common::{ClusterId, Epoch, NodeId, Seq, Slot, StoreUuid};
+use common::{ClusterId, Epoch, NodeId, Op, Seq, Slot, StoreUuid};
 use kvserver::replica::{Action, Event as Happening};
 
 use super::ambush::Step;
@@ -17,12 +19,14 @@ use super::operator::{self, Tour};
 use super::plan::Plan;
 use super::questions::Inquiry;
 use super::queue::{Event, Queue};
+use super::redis::{self, Speaker};
+use super::relays::Lane;
 use super::server::Server;
 use super::stats::Stats;
 use super::trace::Trace;
 use super::wire::{Party, Wire};
 use super::{Options, converge};
-use crate::history::{Action as Did, End, History};
+use crate::history::{Action as Did, Counters, End, History};
 use crate::invariants::{Checks, Copy};
 
 /// All there is.
@@ -62,6 +66,10 @@ pub(super) struct World {
     pub(super) calm_until: u64,
     /// No new ones before: a fault waits for a moment at which all is well.
     pub(super) lull_until: u64,
+    /// Draws what came to the simulation later, so that the other draws of a seed stay what they were.
+    pub(super) extra: fastrand::Rng,
+    pub(super) lanes: std::collections::BTreeMap<u32, Lane>,
+    pub(super) counters: Counters,
     violation: Option<String>,
 }
 
@@ -79,7 +87,11 @@ const FORMING: std::ops::Range<u64> = 200_000..2_500_000;
 impl World {
     pub(super) fn new(seed: u64, options: Options) -> World {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let plan = Plan::draw(&mut rng, options.aim, options.tour);
+        let mut extra = fastrand::Rng::with_seed(seed ^ 0x5eed);
+        let mut plan = Plan::draw(&mut rng, options.aim, options.tour);
+        if !options.plain {
+            plan.more(&mut extra, options.aim);
+        }
         let record = ClusterRecord {
             cluster: ClusterId(0xc1),
             slots: plan.slots,
@@ -117,6 +129,9 @@ impl World {
             cold_written: 0,
             calm_until: 0,
             lull_until: 0,
+            extra,
+            lanes: std::collections::BTreeMap::new(),
+            counters: Counters::default(),
             violation: None,
             record,
             plan,
@@ -166,7 +181,12 @@ impl World {
             if self.rng.u32(0..100) >= self.plan.strays {
                 self.clients[client].routed = Some(self.new_routed());
             }
+            if self.plan.redis > 0 && self.extra.u32(0..100) < self.plan.redis {
+                self.clients[client].routed = None;
+                self.clients[client].speaker = Some(Speaker::default());
+            }
         }
+        self.wrong_walls();
         for client in 0..self.clients.len() {
             let at = self.rng.u64(100_000..500_000);
             self.queue.at(at, Event::Client { client, serial: 0 });
@@ -225,6 +245,8 @@ impl World {
             Event::Moment { moment, slot, coordinator, the_one } => {
                 self.moment(Step { moment, slot, coordinator, the_one, before: None });
             }
+            Event::Wall => self.set_a_wall(),
+            Event::Foreign => self.foreign_directory(),
             Event::Return { server } => self.come_back(server),
             Event::Tour { said } => self.tour(said),
             Event::Wonder => self.wonder(),
@@ -239,6 +261,8 @@ impl World {
             | Event::Checkpoint { server, inc }
             | Event::Asks { server, inc }
             | Event::Reply { server, inc, .. }
+            | Event::Relay { server, inc }
+            | Event::LaneEnds { server, inc, .. }
             | Event::Audit { server, inc, .. }
             | Event::Stop { server, inc }
             | Event::Synced { server, inc, .. } => {
@@ -273,6 +297,8 @@ impl World {
             Event::Checkpoint { server, .. } => self.checkpoint(server),
             Event::Asks { server, .. } => self.send_asks(server),
             Event::Reply { server, token, reply, .. } => self.replied(server, token, reply),
+            Event::Relay { server, .. } => self.relay_tick(server),
+            Event::LaneEnds { server, lane, .. } => self.lane_ends(server, lane),
             Event::Audit { server, again, .. } => self.audit(server, again),
             Event::Stop { server, .. } => self.stop_in_order(server),
             _ => {}
@@ -327,8 +353,10 @@ impl World {
     fn deliver(&mut self, from: Party, to: Party, wire: Wire) {
         match to {
             Party::Server(s) if self.servers[s].process.is_none() => {
-                if let Wire::Bytes { conn, bytes } = wire {
-                    self.bytes_up(s, conn, &bytes);
+                match wire {
+                    Wire::Bytes { conn, bytes } => self.bytes_up(s, conn, &bytes),
+                    Wire::Job { lane, .. } => self.lane_refused(lane),
+                    _ => {}
                 }
                 return;
             }
@@ -365,6 +393,8 @@ impl World {
                 self.count(s, asker, inquiry, ask, &slots);
             }
             (Party::Server(_), Wire::Answer { inquiry, ask, extents }) => self.said(inquiry, ask, extents),
+            (Party::Server(s), Wire::Job { lane, forward }) => self.job_arrives(s, lane, forward),
+            (Party::Server(s), Wire::Came { lane, came }) => self.answer_arrives(s, lane, came),
             (Party::Server(s), Wire::FromEcs { conn, msg }) => self.from_ecs(s, conn, msg),
             (Party::Server(s), Wire::Bytes { conn, bytes }) => self.bytes_up(s, conn, &bytes),
             (Party::Ecs, Wire::Heartbeat(heartbeat)) => self.ecs_handle(ecs::Event::Heartbeat(heartbeat)),
@@ -401,9 +431,22 @@ impl World {
         let found = self.checks.touched(s, &me, replica);
         let leads = self.checks.leads(s, replica, self.local(s));
         let found = found.and_then(|()| self.check_others(s, slot, leads, before));
+        // What all copies have to do with each other changes with what one of them journals, or commits.
+        let committed = self.checks.committed(slot) > before;
+        let found = found.and_then(|()| match self.journals_more(s, slot) || committed {
+            true => self.checks.survey(slot, &self.copies(slot)),
+            false => Ok(()),
+        });
         if let Err(text) = found {
             self.fail(text);
         }
+    }
+
+    /// Whether the copy has journaled something since this was last asked.
+    fn journals_more(&mut self, s: usize, slot: Slot) -> bool {
+        let Some(process) = self.servers[s].process.as_mut() else { return false };
+        let (at, mark) = (usize::from(slot.0), process.replicas[usize::from(slot.0)].image().mark);
+        std::mem::replace(&mut process.marks[at], mark) != mark
     }
 
     /// What `s` leading its slot, or having committed something, must not coincide with elsewhere.
@@ -476,24 +519,41 @@ impl World {
         if let Some(text) = findings.violations.first() {
             return self.fail(text.clone());
         }
-        if let Err(text) = self.check_once() {
+        if let Err(text) = self.check_once().and_then(|()| self.check_counters()) {
             self.fail(text);
         }
+    }
+
+    /// What is counted is counted once.
+    fn check_counters(&self) -> Result<(), String> {
+        for counter in 0..redis::COUNTERS {
+            let key = redis::counter_bytes(counter);
+            let (map, _) = self.checks.expected(Position::of(&key).slot(self.record.slots));
+            let held = map.get(&key).and_then(|held| std::str::from_utf8(&held).ok()?.parse().ok());
+            self.counters.check(counter, held.unwrap_or(0))?;
+        }
+        Ok(())
     }
 
     /// Every acknowledged put is in the log once, none twice, and no refused one at all.
     fn check_once(&self) -> Result<(), String> {
         let mut times: std::collections::BTreeMap<u32, u32> = std::collections::BTreeMap::new();
         for entry in (0..self.record.slots).map(Slot).flat_map(|slot| self.checks.log(slot)) {
-            if let common::Op::Put { value, .. } = &entry.op
-                && let Some(op) = super::client::written_by(value)
-            {
+            let value = match &entry.op {
+                Op::Put { value, .. }
+                | Op::Swap { value, .. }
+                | Op::Update { becomes: Becomes::Value { value, .. }, .. } => value,
+                _ => continue,
+            };
+            if let Some(op) = super::client::written_by(value) {
                 *times.entry(op).or_default() += 1;
             }
         }
         for op in self.history.ops() {
-            let (Did::Put { .. }, times) = (op.action, times.get(&op.id).copied().unwrap_or(0)) else { continue };
+            let (Some(_), times) = (op.action.writes(), times.get(&op.id).copied().unwrap_or(0)) else { continue };
             let (least, most) = match op.end {
+                // Its deadline may have passed before it came to whoever coordinates.
+                End::Answered(_) if matches!(op.action, Did::PutFor { .. }) => (0, 1),
                 End::Answered(_) => (1, 1),
                 End::Refused(_) => (0, 0),
                 End::Unknown => (0, 1),

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use common::forward::{Forward, Job};
 use common::retry::FORGOTTEN;
-use common::{Epoch, NodeId, RequestId, Slot, Time, View};
+use common::{Epoch, NodeId, RequestId, Rule, Slot, Switches, Time, View};
 
 use crate::node::topology::Topology;
 use crate::replica::{Refusal, Reply, Token};
@@ -87,6 +87,7 @@ pub struct Core {
     suspects: BTreeMap<NodeId, Time>,
     next: u64,
     seen: Epoch,
+    switches: Switches,
 }
 
 type Chain = (u32, bytes::Bytes);
@@ -131,8 +132,9 @@ impl Op {
 impl Core {
     /// No jobs yet.
     #[must_use]
-    pub fn new(me: NodeId) -> Core {
+    pub fn new(me: NodeId, switches: Switches) -> Core {
         Core {
+            switches,
             me,
             ops: BTreeMap::new(),
             sendings: BTreeMap::new(),
@@ -368,7 +370,8 @@ impl Core {
         let number = self.number();
         let Some(op) = self.ops.get_mut(&id) else { return false };
         let Order { job, request, doubt, .. } = &op.order;
-        let forward = Forward { number, job: job.clone(), request: *request, retry: *doubt };
+        let request = request.filter(|_| !self.switches.off(Rule::RelayNoId));
+        let forward = Forward { number, job: job.clone(), request, retry: *doubt };
         op.state = State::Sent { to, number };
         op.numbers.push(number);
         self.sendings.insert(number, id);

@@ -21,7 +21,7 @@ use common::forward::{Came, Forward, Job, What, Why};
 use common::position::Position;
 use common::retry::FORGOTTEN;
 use common::sessions::Sessions;
-use common::{ClientId, NodeId, RequestId, Time, clock};
+use common::{ClientId, NodeId, RequestId, Switches, Time, clock};
 pub(crate) use serve::serve;
 use tokio::sync::Notify;
 
@@ -83,7 +83,7 @@ impl Relay {
     pub(crate) fn new(me: NodeId, replies: &Arc<Replies>) -> Relay {
         let ids = Sessions::new(fastrand::u64(..), clock::now(), clock::wall_millis());
         Relay {
-            core: Mutex::new(Core::new(me)),
+            core: Mutex::new(Core::new(me, Switches::default())),
             peers: Mutex::default(),
             me: replies.register(),
             wake: Notify::new(),
@@ -243,7 +243,8 @@ impl From<What> for WriteOp {
 }
 
 /// What was read; None: it comes later.
-fn told(read: Read<'_>) -> Option<Reply> {
+#[must_use]
+pub fn told(read: Read<'_>) -> Option<Reply> {
     match read {
         Read::Value(value) => Some(Reply::Value(Some(Bytes::copy_from_slice(value)))),
         Read::Missing => Some(Reply::Value(None)),
@@ -254,7 +255,8 @@ fn told(read: Read<'_>) -> Option<Reply> {
 }
 
 /// An answer as it goes to the server that asked. None: an answer to something else.
-fn came(reply: Reply) -> Option<Came> {
+#[must_use]
+pub fn came(reply: Reply) -> Option<Came> {
     Some(match reply {
         Reply::Value(value) => Came::Value(value.map(Blob)),
         Reply::Lasts(Lasting::Missing) => Came::Lasts { exists: false, until: None },
@@ -272,7 +274,8 @@ fn came(reply: Reply) -> Option<Came> {
 }
 
 /// The same, as it arrives there.
-fn replied(came: Came) -> Reply {
+#[must_use]
+pub fn replied(came: Came) -> Reply {
     match came {
         Came::Value(value) => Reply::Value(value.map(|value| value.0)),
         Came::Lasts { exists: false, .. } => Reply::Lasts(Lasting::Missing),

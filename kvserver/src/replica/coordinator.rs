@@ -264,6 +264,7 @@ impl Coordinator {
                 return;
             }
             let reply = match ctx.log.image.retries.lookup(request) {
+                Known::Done(Outcome::Came(_)) if ctx.off(Rule::RetryEvaluated) => None,
                 Known::Done(outcome) => Some(again(ctx.log, &write, request, outcome)),
                 Known::Forgotten if !ctx.off(Rule::RetryForgotten) => Some(Reply::Unknown(FORGOTTEN)),
                 Known::Stranger if write.retry && !ctx.off(Rule::RetryStranger) => Some(Reply::Unknown(FORGOTTEN)),

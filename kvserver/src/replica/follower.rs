@@ -281,7 +281,8 @@ impl Follower {
     /// The copy gives up its position: until the walk ends it is only a starting point.
     fn walk_begin(&mut self, ctx: &mut Ctx<'_>, walk: u64) {
         let latest = self.walk.map(|(current, _)| current).max(self.walked);
-        if self.walked == Some(walk) || latest.is_some_and(|latest| walk < latest) {
+        let late = self.walked == Some(walk) || latest.is_some_and(|latest| walk < latest);
+        if late && !ctx.off(Rule::LateWalk) {
             // Over, or begun before another one, and late: what has been acknowledged since must not be given up.
             return;
         }

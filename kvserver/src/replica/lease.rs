@@ -57,8 +57,10 @@ impl Leases {
     }
 
     /// A view was adopted: whoever is not in its ISR has left.
-    pub(super) fn adopt(&mut self, view: &View) {
-        self.left = self.outsiders_until(view);
+    pub(super) fn adopt(&mut self, view: &View, setup: &Setup) {
+        if !setup.switches.off(Rule::ForgetLeft) {
+            self.left = self.outsiders_until(view);
+        }
     }
 
     /// L4, L5: until when servers outside the ISR may still read on leases granted here.

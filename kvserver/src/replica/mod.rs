@@ -292,7 +292,7 @@ impl Replica {
             self.author = Some(Author::of(old));
         }
         self.log.adopt(view, out);
-        self.leases.adopt(view);
+        self.leases.adopt(view, &self.setup);
         self.reads.start_over();
         let continues = match (&self.role, &old) {
             (Role::Coordinator(c), Some(old)) => c.continues(old, view),
@@ -467,7 +467,11 @@ impl Replica {
         match self.leave(now, Some(key)) {
             Leave::Now => {
                 let held = self.held(key);
-                if self.is_due(now, held) { Look::Wait } else { Look::Found(held) }
+                match self.is_due(now, held) {
+                    true if self.setup.switches.off(Rule::ExpireUnlogged) => Look::Found(None),
+                    true => Look::Wait,
+                    false => Look::Found(held),
+                }
             }
             Leave::Refused(refusal) => Look::Refused(refusal),
             Leave::AskCoordinator | Leave::Confirm | Leave::Wait | Leave::Remove => Look::Wait,

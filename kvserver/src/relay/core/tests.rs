@@ -47,7 +47,7 @@ struct Play {
 
 impl Play {
     fn new(isr: &[u64]) -> Play {
-        Play { core: Core::new(ME), ring: ring(1, isr), now: Time(1_000_000), out: Vec::new() }
+        Play { core: Core::new(ME, Switches::default()), ring: ring(1, isr), now: Time(1_000_000), out: Vec::new() }
     }
 
     fn write(&mut self, index: u64, value: &str) {
