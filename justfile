@@ -7,6 +7,8 @@ _default:
 verify:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- -D warnings
+    cargo check -p harness --features switches --all-targets
+    cargo check --locked --manifest-path fuzz/Cargo.toml --no-default-features --target-dir target
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
     cargo test --workspace
 

@@ -8,6 +8,7 @@ use common::control::{Ask, Change, FromEcs, FromServer, Granted, Heartbeat, Ques
 use common::forward::{Came, Forward, Forwarded, Job, Keys, What, Why};
 use common::frame::{self, FrameError};
 use common::peer::{Beacon, BeaconAck, Grant, Hello, HelloAck, Identity, Leaf, PeerMsg, Pulse, Purpose};
+use common::question::{Extents, Holding, Probe, Query, Say, Standing};
 use common::retry::RetryTable;
 use common::update::{Becomes, Expiry, Only, Update, Updated};
 use common::view::{ClusterRecord, Meta, NodeInfo, NodeState, View};
@@ -22,6 +23,8 @@ use super::choice;
 
 /// What a buffer may hold beyond the bytes that have come: room for the next read, never what a length announces.
 const SLACK: usize = 256 << 10;
+/// The longest question that a server reads from another.
+const QUESTION: usize = 1 << 20;
 
 pub(super) fn frames(data: &[u8]) {
     let Some((bits, rest)) = choice(data) else { return };
@@ -38,7 +41,24 @@ pub(super) fn frames(data: &[u8]) {
         2 => streams::<Hello>(stream),
         3 => streams::<HelloAck>(stream),
         8 => streams::<Forward>(stream),
-        _ => streams::<Forwarded>(stream),
+        9 => streams::<Forwarded>(stream),
+        10 => {
+            streams::<Query>(stream);
+            bounded::<Query>(stream, QUESTION);
+        }
+        _ => streams::<Say>(stream),
+    }
+}
+
+/// As a server reads a question: nothing over the limit is waited for, and what is within it reads as without one.
+fn bounded<T: DeserializeOwned + PartialEq + Debug>(stream: &[u8], limit: usize) {
+    let (mut input, mut free) = (BytesMut::from(stream), BytesMut::from(stream));
+    let (within, whole) = (frame::take_up_to::<T>(&mut input, limit), frame::take::<T>(&mut free));
+    let announced = stream.first_chunk().map(|length| u32::from_le_bytes(*length) as usize);
+    if stream.len() >= 8 && announced.is_some_and(|length| length > limit) {
+        assert_eq!(within, Err(FrameError::TooLong(announced.unwrap_or_default(), limit)));
+    } else {
+        assert_eq!(within, whole);
     }
 }
 
@@ -113,12 +133,15 @@ pub(super) fn frame_seeds() -> Vec<Vec<u8>> {
         framed(8, &Forward { number: 7, job, request, retry: true })
     }));
     seeds.extend(answers().into_iter().map(|came| framed(9, &Forwarded { number: 7, came })));
+    seeds.extend(questions().iter().map(|query| framed(10, query)));
+    seeds.extend(sayings().iter().map(|say| framed(11, say)));
     // The same with the head left to the target: what is damaged then is the message, not its checksum.
     let bare: Vec<Vec<u8>> = seeds.iter().map(|seed| [&[seed[0] | 4], &seed[9..]].concat()).collect();
     seeds.extend(bare);
     // Lengths that announce much and bring nothing.
     seeds
         .extend([u32::MAX, 64 << 20, (64 << 20) + 1].map(|length| [&[0], &length.to_le_bytes()[..], &[0; 6]].concat()));
+    seeds.extend([1_u32 << 20, (1 << 20) + 1].map(|length| [&[10], &length.to_le_bytes()[..], &[0; 6]].concat()));
     seeds
 }
 
@@ -250,6 +273,49 @@ fn answers() -> Vec<Came> {
         Came::Updated(Updated::Done { old: Some(Bytes::from_static(b"old")) }),
         Came::Refused(Why::WriteLocked),
         Came::Unknown { forgotten: true },
+    ]
+}
+
+fn questions() -> Vec<Query> {
+    use common::question::Ask;
+    let asks = [Ask::Extents((0..9).map(Slot).collect()), Ask::Standing, Ask::Holding(blob("k"))];
+    asks.into_iter().map(|ask| Query { ask, patience_ms: 2_000 }).collect()
+}
+
+fn sayings() -> Vec<Say> {
+    let refused = vec![(Slot(3), "no lease".to_owned())];
+    let probe = Probe { done: 5, slowest_us: 900, failed: 1, why: refused.clone() };
+    let standing = Standing {
+        node: NodeId(1),
+        boot: BootId(3),
+        up_ms: 60_000,
+        waiting_for: Some("the slot 3".to_owned()),
+        meta: 7,
+        ecs: true,
+        highest_epoch: Epoch(9),
+        epochs: (0..9).map(Epoch).collect(),
+        coordinating: 4,
+        records: 100,
+        bytes: 10_000,
+        reads: probe.clone(),
+        writes: probe,
+        alarms: vec!["slot 3: none is outvoted".to_owned()],
+    };
+    let holding = Holding {
+        role: "replica 1".to_owned(),
+        epoch: Some(Epoch(4)),
+        commit: Some(LogId { epoch: Epoch(4), seq: Seq(8) }),
+        end: LogId { epoch: Epoch(4), seq: Seq(9) },
+        value_bytes: Some(5),
+        uncommitted: Some(LogId { epoch: Epoch(4), seq: Seq(9) }),
+        reads: false,
+        why: "its newest entry is not known to be committed".to_owned(),
+    };
+    vec![
+        Say::Extents(Extents { records: 3, first: Some(blob("a")), last: Some(blob("z")), refused }),
+        Say::Standing(Box::new(standing)),
+        Say::Holding(Box::new(holding)),
+        Say::Refused("it answers too many questions at the moment".to_owned()),
     ]
 }
 

@@ -456,6 +456,19 @@ impl Arena {
         self.wait(&format!("server {number} {state}"), patience, is).map(drop)
     }
 
+    /// What the ecs has said of servers that it judged down since `began`.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn judged_since(&self, began: Instant) -> anyhow::Result<Vec<String>> {
+        let status = self.status()?;
+        let age = began.elapsed().as_millis();
+        let events = status["timeline"].as_array().into_iter().flatten();
+        let recent = events.filter(|event| event["ago_ms"].as_u64().is_some_and(|ago| u128::from(ago) < age));
+        let downs = recent.filter_map(|event| event["what"].as_str()).filter(|what| what.starts_with("down: "));
+        Ok(downs.map(str::to_owned).collect())
+    }
+
     /// The last lines of all logs.
     #[must_use]
     pub fn logs(&self, lines: usize) -> String {

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
+use playground::process::until;
 use serde_json::Value;
 
 use super::arena::{HEAL, Wrap};
 use super::play::{Done, Play, Stage};
+use super::promises;
 use super::run::{Need, Scenario};
 use super::strace::{self, Fault};
 use crate::real::Text;
@@ -30,6 +32,36 @@ fn join(play: &mut Play) -> anyhow::Result<usize> {
     Ok(number)
 }
 
+/// What servers count of slots that they handed over: how many, and for how long writes to one were refused at most.
+#[derive(Clone, Copy, Debug, Default)]
+struct Locks {
+    slots: u64,
+    longest: Duration,
+}
+
+impl Locks {
+    /// As the server at the other end counts them since its start.
+    fn of(text: &mut Text) -> anyhow::Result<Locks> {
+        let answer = text.ask("status")?;
+        let json = answer.strip_prefix("STATUS_SUCCESS ").with_context(|| answer.clone())?;
+        let counted = &serde_json::from_str::<Value>(json)?["moves"]["write_lock"];
+        let (slots, longest) = (counted["slots"].as_u64(), counted["max_ms"].as_f64());
+        let (slots, longest) = slots.zip(longest).context("no write_lock in the status")?;
+        Ok(Locks { slots, longest: Duration::from_secs_f64(longest / 1e3) })
+    }
+
+    fn add(&mut self, other: Locks) {
+        (self.slots, self.longest) = (self.slots + other.slots, self.longest.max(other.longest));
+    }
+
+    /// For people, if none was too long.
+    fn told(self) -> anyhow::Result<String> {
+        ensure!(self.slots > 0, "nobody has counted a slot that was handed over");
+        promises::kept("the longest write lock of a slot", self.longest, promises::WRITE_LOCK)?;
+        Ok(format!("{} slots were locked for writes, {} ms at most", self.slots, self.longest.as_millis()))
+    }
+}
+
 fn one_to_five(stage: &Stage) -> anyhow::Result<Done> {
     let mut play = Play::plain(stage, 1)?;
     for live in 2..=5 {
@@ -38,27 +70,41 @@ fn one_to_five(stage: &Stage) -> anyhow::Result<Done> {
         play.goes_on()?;
         ring_is_right(&play, live)?;
     }
-    play.end(5, "let four servers join one, one after another; the ring was right after each")
+    let mut locks = Locks::default();
+    for number in 1..=5 {
+        locks.add(Locks::of(&mut Text::connect(&play.arena.address(number))?)?);
+    }
+    let locks = locks.told()?;
+    play.end(5, format!("let four servers join one, one after another; the ring was right after each; {locks}"))
 }
 
-/// Asks a server to leave, and waits until it has ended by itself, with exit code 0.
-fn leave(play: &mut Play, number: usize) -> anyhow::Result<()> {
-    let answer = Text::connect(&play.arena.address(number))?.ask("leave")?;
+/// Asks a server to leave, and waits until it has ended by itself, with exit code 0. What it counted goes with it, so it is
+/// asked until then.
+fn leave(play: &mut Play, number: usize) -> anyhow::Result<Locks> {
+    let mut text = Text::connect(&play.arena.address(number))?;
+    let answer = text.ask("leave")?;
     ensure!(answer.starts_with("LEAVE_SUCCESS"), "server {number} answered leave with {answer}");
+    let mut locks = Locks::default();
+    until(HEAL, || {
+        locks = Locks::of(&mut text).unwrap_or(locks);
+        play.arena.process(number).is_ok_and(|server| server.try_ended().is_ok_and(|end| end.is_some()))
+    });
     let end = play.arena.ended(number, HEAL)?;
     ensure!(end.success(), "server {number} left with {end}:\n{}", play.arena.said(number)?);
-    Ok(())
+    Ok(locks)
 }
 
 fn five_to_one(stage: &Stage) -> anyhow::Result<Done> {
     let mut play = Play::plain(stage, 5)?;
+    let mut locks = Locks::default();
     for live in (1..=4).rev() {
-        leave(&mut play, live + 1)?;
+        locks.add(leave(&mut play, live + 1)?);
         play.arena.settled(live, HEAL)?;
         play.goes_on()?;
         ring_is_right(&play, live)?;
     }
-    play.end(1, "let four servers leave five, one after another; the ring was right after each")
+    let locks = locks.told()?;
+    play.end(1, format!("let four servers leave five, one after another; the ring was right after each; {locks}"))
 }
 
 /// The keyrange names every server, the same at each of them, and every position belongs to one.

@@ -1,11 +1,14 @@
 //! The wall clock jumps. The product's clocks are read in one place (`common/src/clock.rs`): leases and patience by
 //! `CLOCK_BOOTTIME`, which nobody can set; the wall clock by the client library, for the age of its session, and by servers for
-//! the deadlines of keys, which none of these have.
+//! the deadlines of keys: a key with one may go too soon or too late by as much as a clock is wrong, any other is there
+//! whatever clocks say.
 //!
 //! The machine's clock is not touched: `faketime` gives single processes another one, through the system's library. What
-//! the product reads by system call it cannot fake; what the standard library reads, such as the times in the log, it
-//! does, and by those the jump is seen. A test of the sources (`harness/tests/e2e/nemesis.rs`) holds the rest.
+//! the standard library reads, such as the times in the log, it fakes, and by those the jump is seen. What the product reads by
+//! system call it cannot: as long as `common/src/clock.rs` does that, no deadline goes early here, and the line that tells what
+//! was done says so. A test of the sources (`harness/tests/e2e/nemesis.rs`) holds who reads wall clocks at all.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -13,6 +16,7 @@ use anyhow::ensure;
 use super::arena::{HEAL, Wrap};
 use super::play::{Done, Play, Stage};
 use super::run::{Need, Scenario};
+use crate::real::Resp;
 
 pub(super) const ALL: &[Scenario] =
     &[Scenario { name: "wall-clock-jumps", needs: &[Need::Tool("faketime")], run: wall_clock_jumps }];
@@ -32,6 +36,39 @@ fn under(file: &std::path::Path) -> anyhow::Result<Wrap> {
     ]))
 }
 
+/// Keys of each kind.
+const EACH: usize = 16;
+/// Kinds that must stay, with what is said when they are set: without a deadline, and with one that no clock reaches.
+const STAY: [(&str, &str); 2] = [("lasting", ""), ("far", " EX 2592000")];
+/// The kind that a jump of an hour takes away.
+const MAY_GO: (&str, &str) = ("near", " EX 1800");
+
+fn set_keys(address: &str) -> anyhow::Result<()> {
+    let mut redis = Resp::connect(address)?;
+    for ((kind, deadline), number) in STAY.iter().chain([&MAY_GO]).flat_map(|kind| (0..EACH).map(move |n| (kind, n))) {
+        let reply = redis.ask(&format!("SET {kind}-{number} {number}{deadline}"))?;
+        ensure!(reply == "OK", "SET {kind}-{number} was answered with {reply}");
+    }
+    Ok(())
+}
+
+/// Reads all keys at one server; gives the numbers of those that have gone.
+fn look(address: &str) -> anyhow::Result<BTreeSet<usize>> {
+    let mut redis = Resp::connect(address)?;
+    let mut gone = BTreeSet::new();
+    for number in 0..EACH {
+        for (kind, _) in STAY {
+            let reply = redis.ask(&format!("GET {kind}-{number}"))?;
+            ensure!(reply == number.to_string(), "{address} answered {reply} to GET {kind}-{number}");
+        }
+        match &*redis.ask(&format!("GET {}-{number}", MAY_GO.0))? {
+            "nil" => drop(gone.insert(number)),
+            reply => ensure!(reply == number.to_string(), "{address} answered {reply} to GET {}-{number}", MAY_GO.0),
+        }
+    }
+    Ok(gone)
+}
+
 fn wall_clock_jumps(stage: &Stage) -> anyhow::Result<Done> {
     let mut play = Play::plain(stage, 3)?;
     let files: Vec<_> = (0..=3).map(|number| play.arena.folder().join(format!("clock{number}"))).collect();
@@ -41,12 +78,15 @@ fn wall_clock_jumps(stage: &Stage) -> anyhow::Result<Done> {
         play.arena.start_under(number, &under(file)?)?;
         play.arena.settled(3, HEAL)?;
     }
+    set_keys(&play.arena.address(1))?;
+    let mut gone = BTreeSet::new();
     let jumps = ["+3600", "-3600", "+0", "+86400"];
     for jump in jumps {
         // Never all alike: one process a jump ahead of the others.
         for (number, file) in files.iter().enumerate() {
             std::fs::write(file, format!("{jump}\n"))?;
             play.goes_on()?;
+            gone.append(&mut look(&play.arena.address(number.max(1)))?);
             std::thread::sleep(Duration::from_millis(if number == 0 { stage.pick(1500, 100) } else { 0 }));
         }
     }
@@ -59,5 +99,17 @@ fn wall_clock_jumps(stage: &Stage) -> anyhow::Result<Done> {
     let days: std::collections::BTreeSet<&str> =
         said.lines().filter_map(|line| line.strip_prefix('[')?.split('T').next()).collect();
     ensure!(days.len() > 1, "the ecs's log shows no jump of a day, only {days:?}:\n{said}");
-    play.end(3, format!("moved the wall clocks of all processes by {jumps:?} s, one after another"))
+    for number in 1..=3 {
+        let back: Vec<usize> = gone.difference(&look(&play.arena.address(number))?).copied().collect();
+        ensure!(back.is_empty(), "server {number} has keys {} {back:?}, which had gone", MAY_GO.0);
+    }
+    let (stayed, gone) = (EACH * STAY.len(), gone.len());
+    let reached = if gone == 0 { " (the servers' clocks were out of reach)" } else { "" };
+    play.end(
+        3,
+        format!(
+            "moved the wall clocks of all processes by {jumps:?} s, one after another: {stayed} keys stayed, {gone} of \
+             {EACH} with a deadline in half an hour went{reached}"
+        ),
+    )
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use playground::process::until;
@@ -61,8 +61,16 @@ fn fill(mount: &Mount) -> anyhow::Result<std::path::PathBuf> {
     Ok(path)
 }
 
+/// A bad disk is no death: the ecs has judged nobody since `began`.
+fn nobody_judged(play: &Play, began: Instant) -> anyhow::Result<()> {
+    let judged = play.arena.judged_since(began)?;
+    ensure!(judged.is_empty(), "a living server was judged: {judged:#?}\n{}", play.arena.logs(20));
+    Ok(())
+}
+
 fn disk_full(stage: &Stage) -> anyhow::Result<Done> {
     let (mut play, mount) = mounted(stage, 2, |path| Mount::tmpfs(path, "8m"))?;
+    let began = Instant::now();
     let ballast = fill(&mount)?;
     // Its slots go to others, and it goes on living.
     play.goes_on()?;
@@ -70,6 +78,10 @@ fn disk_full(stage: &Stage) -> anyhow::Result<Done> {
     play.goes_on()?;
     let ended = play.arena.process(2)?.try_ended()?;
     ensure!(ended.is_none(), "a full disk ended the server ({ended:?}):\n{}", play.arena.said(2)?);
+    // With every `cargo test`, too, on machines that stand still for longer than the ecs waits.
+    if stage.long {
+        nobody_judged(&play, began)?;
+    }
     std::fs::remove_file(ballast)?;
     let done = play.end(3, "filled a server's disk to the last byte, and emptied it again");
     drop(mount);
@@ -177,19 +189,23 @@ fn write_fails(stage: &Stage) -> anyhow::Result<Done> {
         wrap.prefix.splice(at..at, ["-P".into(), dir.join(format!("journal-{number}.jsonl")).into_os_string()]);
     }
     play.arena.start_under(2, &wrap)?;
+    let began = Instant::now();
     let injected = until(HEAL, || told(&log).contains("INJECTED"));
     ensure!(injected, "no write failed:\n{}", play.arena.said(2)?);
     play.goes_on()?;
     let ended = play.arena.process(2)?.try_ended()?;
     ensure!(ended.is_none(), "a full disk ended the server ({ended:?}):\n{}", play.arena.said(2)?);
+    nobody_judged(&play, began)?;
     play.end(3, "let up to 190 writes of a server's journal fail with ENOSPC")
 }
 
 fn fsync_slow(stage: &Stage) -> anyhow::Result<Done> {
     let (mut play, log) = traced(stage, "fdatasync", &Fault::Delay(300_000), "1+")?;
     play.arena.settled(3, HEAL)?;
+    let began = Instant::now();
     std::thread::sleep(Duration::from_secs(stage.pick(10, 2)));
     play.goes_on()?;
+    nobody_judged(&play, began)?;
     let slow = told(&log).matches("fdatasync").count();
     ensure!(slow > 3, "only {slow} syncs were delayed");
     play.arena.kill(2)?;
@@ -200,6 +216,7 @@ fn fsync_slow(stage: &Stage) -> anyhow::Result<Done> {
 /// One sync that takes 8 s: the server's slots are moved while it hangs.
 fn fsync_stuck(stage: &Stage) -> anyhow::Result<Done> {
     let (play, log) = traced(stage, "fdatasync", &Fault::Delay(8_000_000), "60")?;
+    let began = Instant::now();
     let address = play.arena.address(2);
     let stalled = play.arena.wait("stalled disk", HEAL, |status| {
         let servers = status["servers"].as_array().into_iter().flatten();
@@ -207,6 +224,12 @@ fn fsync_stuck(stage: &Stage) -> anyhow::Result<Done> {
     });
     stalled.map_err(|error| error.context(format!("strace: {}", told(&log))))?;
     play.goes_on()?;
+    // Until it is over: a stalled disk is said, and is no silence.
+    play.arena.wait("disk that works again", HEAL, |status| {
+        let servers = status["servers"].as_array().into_iter().flatten();
+        servers.into_iter().all(|server| server["disk_stalled"] == false)
+    })?;
+    nobody_judged(&play, began)?;
     play.end(3, "let one sync of a server hang for 8 s: the ecs was told, its slots went to others and came back")
 }
 
@@ -216,7 +239,7 @@ fn no_descriptors(stage: &Stage) -> anyhow::Result<Done> {
     play.arena.stop(2)?;
     play.arena.start_under(2, &Wrap::under(["prlimit", "--nofile=96:96"]))?;
     play.arena.settled(3, HEAL)?;
-    let address = play.arena.address(2);
+    let (address, began) = (play.arena.address(2), Instant::now());
     let crowd: Vec<Text> =
         (0..200).filter_map(|_| Text::connect_within(&address, Duration::from_secs(2)).ok()).collect();
     std::thread::sleep(Duration::from_secs(stage.pick(5, 1)));
@@ -224,6 +247,7 @@ fn no_descriptors(stage: &Stage) -> anyhow::Result<Done> {
     ensure!(ended.is_none(), "it ended without descriptors ({ended:?}):\n{}", play.arena.said(2)?);
     let said = play.arena.said(2)?;
     ensure!(said.contains("connections"), "nothing was said about the limit:\n{said}");
+    nobody_judged(&play, began)?;
     let came = crowd.len();
     drop(crowd);
     play.goes_on()?;

@@ -33,7 +33,12 @@ fn ecs_down(stage: &Stage) -> anyhow::Result<Done> {
     play.goes_on()?;
     let number = play.arena.seat()?;
     play.arena.start(number)?;
-    ensure!(!play.arena.said(number)?.contains("ready in"), "a server joined without the ecs");
+    // Several times as long as a join takes when there is somebody to ask.
+    let waits = Duration::from_secs(stage.pick(5, 2));
+    let joined = until(waits, || play.arena.said(number).is_ok_and(|said| said.contains("ready in")));
+    ensure!(!joined, "a server joined without the ecs:\n{}", play.arena.said(number)?);
+    let ended = play.arena.process(number)?.try_ended()?;
+    ensure!(ended.is_none(), "it ended ({ended:?}) instead of waiting:\n{}", play.arena.said(number)?);
     play.arena.start(0)?;
     play.end(4, "killed the ecs, went on without it; a fourth server waited for it")
 }

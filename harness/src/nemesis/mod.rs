@@ -29,6 +29,7 @@ mod moves;
 mod packets;
 mod points;
 mod power;
+mod promises;
 mod stops;
 
 /// The last part of the ecs's address.

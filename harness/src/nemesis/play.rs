@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::arena::{Arena, HEAL, Net};
 use super::load::{KEYS, Load, Recorded, name};
+use super::promises;
 use super::spaces::Spaces;
 use super::wires::Wires;
 use crate::history;
@@ -147,7 +148,7 @@ impl Play {
     /// # Errors
     /// The promise is broken: how, and the logs.
     pub fn end(self, live: usize, did: impl Into<String>) -> anyhow::Result<Done> {
-        self.finish(live, did.into(), true)
+        self.finish(live, did.into(), true, None)
     }
 
     /// The same where alarms are in order: a directory was damaged on purpose.
@@ -155,17 +156,28 @@ impl Play {
     /// # Errors
     /// As [`Play::end`].
     pub fn end_damaged(self, live: usize, did: impl Into<String>) -> anyhow::Result<Done> {
-        self.finish(live, did.into(), false)
+        self.finish(live, did.into(), false, None)
     }
 
-    fn finish(self, live: usize, did: String, quiet: bool) -> anyhow::Result<Done> {
+    /// The same where the longest pause of one client's writes is promised, too.
+    ///
+    /// # Errors
+    /// As [`Play::end`].
+    pub fn end_within(self, live: usize, promised: Duration, did: impl Into<String>) -> anyhow::Result<Done> {
+        self.finish(live, did.into(), true, Some(promised))
+    }
+
+    fn finish(self, live: usize, did: String, quiet: bool, promised: Option<Duration>) -> anyhow::Result<Done> {
         let Play { mut arena, load } = self;
         let settled = arena.settled(live, HEAL).and_then(|()| arena.copied(live, HEAL));
         let whole = settled
             .and_then(|()| arena.settled(live, HEAL))
             .and_then(|()| load.every_key(HEAL).context("after everything was whole"));
         let recorded = load.stop();
-        let judged = whole.and_then(|()| judge(&arena, &recorded, live, quiet));
+        let judged = whole.and_then(|()| judge(&arena, &recorded, live, quiet)).and_then(|()| {
+            promised
+                .map_or(Ok(()), |promised| promises::kept("a pause of one client's writes", recorded.gap(), promised))
+        });
         judged.map_err(|error| {
             error.context(format!("{did}; left in {}; logs:\n{}", arena.folder().display(), arena.logs(25)))
         })?;

@@ -37,19 +37,19 @@ pub const LINES: &[Line] = &[
     ),
     line("the whole ISR down, only an out-of-sync copy up", &["only-out-of-sync-left"]),
     line(
-        "a node back with an empty, foreign or copied directory",
+        "a node back on its port with an empty, foreign or copied directory",
         &["wiped-directory", "foreign-directory", "old-copy-of-directory", "copied-directory-twice"],
     ),
     line("ECS down", &["ecs-down", "ecs-down-second-fault", "ecs-disk-full", "ecs-fsync-fails"]),
     line(
-        "ECS killed at any step of a join or leave, restarted with old metadata, or with all heartbeats missing",
+        "ECS killed at each step of a join or leave, restarted with old metadata, or with all heartbeats missing",
         &["ecs-killed-in-join", "ecs-killed-in-leave", "ecs-killed-at-sync", "ecs-old-metadata", "ecs-hears-nobody"],
     ),
     line(
         "coordinator, member or ECS stopped for 30 s and continued",
         &["coordinator-stopped", "member-stopped", "ecs-stopped", "two-stopped", "stutter"],
     ),
-    line("wall clock moved by an hour", &["wall-clock-jumps"]),
+    line("wall clock moved by an hour, forwards or back", &["wall-clock-jumps"]),
     line(
         "coordinator cut off from the ECS only, from its members only, or in one direction; halves; a link flapping every second",
         &[
@@ -73,7 +73,7 @@ pub const LINES: &[Line] = &[
         ],
     ),
     line(
-        "a second failover during a failover; learner, source or target dying in mid-transfer; joins during failures",
+        "a second failover during a failover; learner, source or target dying in mid-transfer; two joins at once; a join with a failure",
         &[
             "second-failover",
             "learner-dies",
@@ -92,7 +92,7 @@ pub const LINES: &[Line] = &[
     ),
     line("1 to 5 to 1 servers under load; rolling restarts", &["one-to-five", "five-to-one", "rolling-restart"]),
     line(
-        "a journal cut anywhere in its last line; a flipped byte anywhere; garbage appended; killed in the middle of a checkpoint",
+        "a journal cut at each byte of its last line; a flipped byte anywhere; garbage appended; killed between the renames of a checkpoint",
         &[
             "journal-cut",
             "journal-flipped",
@@ -105,7 +105,7 @@ pub const LINES: &[Line] = &[
         ],
     ),
     line(
-        "disk full; a failing, slow or stuck fsync; a read-only remount; no file descriptors left",
+        "disk full; an fsync that fails, takes 300 ms or is stuck; a read-only remount; no file descriptors left",
         &["disk-full", "disk-read-only", "fsync-fails", "write-fails", "fsync-slow", "fsync-stuck", "no-descriptors"],
     ),
     line(
@@ -113,12 +113,12 @@ pub const LINES: &[Line] = &[
         &["same-directory-twice", "same-port-twice", "copied-directory-twice"],
     ),
     Line {
-        fault: "10,000 idle connections, half lines, clients that never read, over-long lines, binary garbage",
+        fault: "10,000 idle connections; half a line, then the end; clients that never read; over-long lines; NUL, invalid UTF-8, empty lines; unknown words",
         scenarios: &[],
         elsewhere: &["harness/tests/e2e/hostile.rs", "harness/tests/e2e/crowds.rs"],
     },
     Line {
-        fault: "clients that send internal or administrative words, or 10,000 false accusations",
+        fault: "clients that send internal or administrative words or forged identities, or 10,000 false accusations",
         scenarios: &[],
         elsewhere: &["harness/tests/e2e/strangers.rs"],
     },

@@ -102,7 +102,7 @@ impl Ledger {
     }
 
     /// Whether `reply` may be the answer to `get key`.
-    fn judge(&self, key: &str, reply: &str) -> Result<(), String> {
+    pub(super) fn judge(&self, key: &str, reply: &str) -> Result<(), String> {
         let known = &self.0[key];
         let value = reply
             .strip_prefix("GET_SUCCESS ")

@@ -1,19 +1,21 @@
 //! Crowds: ten thousand connections that say nothing, and clients that together want more memory than there is.
 //!
-//! The figures are printed (`--nocapture`) and stand in docs/operations.md; what is asserted is generous, since other tests
-//! run beside these.
+//! The figures are printed (`--nocapture`) and stand in docs/operations.md. Asserted are memory, generously, since other tests
+//! run beside these, and that everybody else is answered, and rightly; how fast, is for the benchmarks (`just growth`).
 
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use harness::real::crowd::{affordable, deaf, idle, latency, resident};
+use harness::real::crowd::{Beside, affordable, deaf, idle, latency, resident};
 use harness::real::{Cluster, Options, Text};
 use playground::process::until;
 
 const NODE: &str = env!("CARGO_BIN_EXE_annulus-node");
 const PATIENCE: Duration = Duration::from_secs(30);
 const MIB: usize = 1 << 20;
+/// Writes, and as many reads, that others must get through.
+const MORE: u64 = 300;
 
 /// A text connection to the server that coordinates `key`, and the server's number.
 fn owner(cluster: &Cluster, key: &str) -> (Text, usize) {
@@ -23,7 +25,7 @@ fn owner(cluster: &Cluster, key: &str) -> (Text, usize) {
 }
 
 #[test]
-fn ten_thousand_idle_connections_cost_little_and_delay_nobody() {
+fn ten_thousand_idle_connections_cost_little_and_keep_nobody_from_being_served() {
     let mut cluster = Cluster::start(NODE, 3, Options::default());
     let (mut text, number) = owner(&cluster, "k");
     let count = affordable(10_000);
@@ -31,6 +33,9 @@ fn ten_thousand_idle_connections_cost_little_and_delay_nobody() {
         let put = latency(text, "put k v", "PUT_", 400).expect("puts are answered");
         (put, latency(text, "get k", "GET_SUCCESS k v", 4_000).expect("gets are answered"))
     };
+    // At work from before the crowd comes until after it has gone.
+    let beside = Beside::start(&cluster.addresses(), 3, 6);
+    beside.more(MORE, PATIENCE);
     let before = measure(&mut text);
     let (alone, _) = resident(cluster.pid(number)).expect("it runs");
     let crowd = idle(&cluster.address(number), count).expect("connections can be made");
@@ -39,18 +44,19 @@ fn ten_thousand_idle_connections_cost_little_and_delay_nobody() {
     assert!(last.ask("get k").expect("an answer").starts_with("GET_"));
     let (crowded, _) = resident(cluster.pid(number)).expect("it runs");
     let after = measure(&mut text);
+    beside.more(MORE, PATIENCE);
     let each = crowded.saturating_sub(alone) / count.max(1);
     println!("{count} idle connections: {} MiB resident, before {} MiB: {each} bytes each", crowded / MIB, alone / MIB);
     println!(
         "puts before {:?}\n      after {:?}\ngets before {:?}\n      after {:?}",
         before.0, after.0, before.1, after.1
     );
-    assert!(each < 8 * 1024, "{each} bytes for an idle connection");
-    for (before, after) in [(before.0, after.0), (before.1, after.1)] {
-        let bound = (before.p99 * 20).max(Duration::from_millis(500));
-        assert!(after.p99 < bound, "with the crowd {after:?}, before {before:?}");
-    }
+    // Beside the crowd's part there is what the others' work takes.
+    assert!(crowded < alone + count * 8 * 1024 + 8 * MIB, "{each} bytes for an idle connection");
     drop(crowd);
+    beside.more(MORE, PATIENCE);
+    let (acks, reads) = beside.stop();
+    println!("beside: {acks} writes and {reads} reads, all right");
 
     // The same at the ECS's port, where a crowd must not keep servers out.
     let (alone, _) = resident(cluster.ecs_pid()).expect("it runs");
