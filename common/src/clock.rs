@@ -14,22 +14,20 @@ pub fn now() -> Time {
 /// Milliseconds since the Unix epoch: for people and for TTLs, never for leases.
 #[must_use]
 pub fn wall_millis() -> u64 {
-    let t = clock_gettime(ClockId::Realtime);
-    u64::try_from(t.tv_sec).unwrap_or(0) * 1_000 + u64::try_from(t.tv_nsec).unwrap_or(0) / 1_000_000
+    wall_micros() / 1_000
 }
 
 /// Microseconds since the Unix epoch: for people.
 #[must_use]
 pub fn wall_micros() -> u64 {
-    let t = clock_gettime(ClockId::Realtime);
-    u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(t.tv_nsec).unwrap_or(0) / 1_000
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// How the wall clock stands to [`now`]. Never too far ahead, so that no key is gone before its deadline: the thread may
 /// lose its processor between the looks at the two clocks.
 #[must_use]
 pub fn wall() -> Wall {
-    let t = clock_gettime(ClockId::Realtime);
-    let micros = t.tv_sec.saturating_mul(1_000_000).saturating_add(t.tv_nsec / 1_000);
+    let micros = i64::try_from(wall_micros()).unwrap_or(i64::MAX);
     Wall { ahead: Some(micros.saturating_sub_unsigned(now().0)) }
 }

@@ -9,6 +9,7 @@
 use common::NodeId;
 
 use super::disk::Files;
+use super::queue::Event;
 use super::server::Server;
 use super::wire::Party;
 use super::world::World;
@@ -91,6 +92,9 @@ impl World {
     /// A machine that is no part of the cluster is started with a directory of another one: it must be turned away.
     pub(super) fn foreign_directory(&mut self) {
         let Some(s) = self.free_machine().filter(|s| !self.healed && !self.servers[*s].used) else { return };
+        if self.now < self.calm_until {
+            return self.queue.at(self.calm_until, Event::Foreign);
+        }
         let server = &mut self.servers[s];
         server.files = Files::foreign(self.record.slots, (server.node, server.store));
         (server.foreign, server.gone) = (true, None);

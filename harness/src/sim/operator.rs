@@ -102,6 +102,10 @@ impl World {
     /// It is started again: with what it has, or with an empty directory. Who was sent away has to say that it may.
     pub(super) fn come_back(&mut self, s: usize) {
         let Some(how) = self.servers[s].gone else { return };
+        if self.now < self.calm_until && !self.healed {
+            // It would be copied from whoever coordinates, who may be the one that is damaged.
+            return self.queue.at(self.calm_until, Event::Return { server: s });
+        }
         if self.healed && how != Gone::Copied {
             return;
         }

@@ -110,7 +110,8 @@ impl World {
             !server.takes_part()
                 || (server.awake() && server.mood == Mood::Well && server.fuse.is_none() && welcomed(server))
         };
-        let quiet = self.ecs.awake() && self.net.is_whole() && self.now >= self.calm_until;
+        let nobody_comes = self.servers.iter().all(|server| !server.starting);
+        let quiet = nobody_comes && self.ecs.awake() && self.net.is_whole() && self.now >= self.calm_until;
         quiet && self.servers.iter().all(well)
     }
 }
