@@ -153,6 +153,11 @@ mod regressions {
     }
 
     #[test]
+    fn nobody_comes_while_a_damaged_copy_is_looked_for() {
+        play([9955], Options::default());
+    }
+
+    #[test]
     fn nobody_is_sent_away_while_a_damaged_copy_is_looked_for() {
         pass([53460]);
     }
