@@ -27,7 +27,9 @@ pub const WINDOW: usize = 64;
 ///
 /// In simulation builds so few that runs get there.
 pub const CLIENTS: usize = if cfg!(feature = "switches") { 6 } else { 1024 };
-/// Forgotten clients of which the latest request is still known, per slot; in simulation builds so few that they are forgotten, too.
+/// Forgotten clients of which the latest request is still known, per slot.
+///
+/// In simulation builds so few that they are forgotten, too.
 pub const FORMER: usize = if cfg!(feature = "switches") { 4 } else { 1024 };
 /// Bytes of answers kept per slot: a client asks again within seconds, and 256 slots hold 64 MiB at most.
 pub const OLD_BYTES: usize = 256 << 10;

@@ -1,8 +1,8 @@
 //! One server's data directory: the real files, written and read by the real code, on a disk that can lose power.
 //!
 //! A killed process leaves what it has written; a power cut leaves what was fsynced and, of the rest, any prefix of what
-//! lengthened a file, torn at any byte, and any sectors of what was written over something. The journal's writer thread is replaced by events (its grouping is the same); codec, checkpoint and recovery
-//! are the product's.
+//! lengthened a file, torn at any byte, and any sectors of what was written over something. The journal's writer thread is
+//! replaced by events (its grouping is the same); codec, checkpoint and recovery are the product's.
 
 use common::peer::Identity;
 use common::{ClusterId, NodeId, Slot, StoreUuid, Switches};

@@ -509,7 +509,7 @@ impl World {
         server.store = StoreUuid(0x1000 + u128::from(self.next_node));
         server.boot = common::BootId(0);
         server.cluster = None;
-        (server.fuse, server.kept, server.dubious) = (None, None, false);
+        (server.fuse, server.kept, server.dubious, server.foreign) = (None, None, false, false);
         self.checks.wiped(s);
     }
 

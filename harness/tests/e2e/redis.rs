@@ -99,9 +99,10 @@ fn the_programs_of_redis_work_unchanged() {
         }
         assert!(cli(&["command", "docs", "get"]).is_some_and(|docs| docs.contains("summary")));
     }
-    if let Some(mut benchmark) = program("redis-benchmark") {
+    for version in [None, Some("-3")] {
+        let Some(mut benchmark) = program("redis-benchmark") else { break };
         let flags = ["-q", "-n", "3000", "-c", "20", "-P", "4", "-t", "ping,set,get,incr,mset", "-r", "1000"];
-        let child = benchmark.args(["-p", &port]).args(flags).spawn().expect("it starts");
+        let child = benchmark.args(["-p", &port]).args(version).args(flags).spawn().expect("it starts");
         let said = finish("redis-benchmark", child, &cluster);
         assert!(said.contains("GET: ") && said.contains("MSET (10 keys): ") && !said.contains("rror"), "{said}");
     }

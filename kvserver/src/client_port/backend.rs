@@ -102,6 +102,8 @@ pub struct Facts {
     pub serving: bool,
     /// Records in its copies.
     pub records: u64,
+    /// Of these such with a deadline.
+    pub with_deadline: u64,
     /// Bytes of them.
     pub bytes: u64,
     /// See [`Serves::in_sync`].
@@ -126,6 +128,7 @@ impl Facts {
             up_ms: node.up_ms(),
             serving: node.serving(),
             records: count("records"),
+            with_deadline: count("with_deadline"),
             bytes: count("bytes"),
             in_sync: node.in_sync() as u64,
             connections: stats.open.load(Relaxed),

@@ -281,5 +281,5 @@ fn keyspace(facts: &Facts) -> Vec<(&'static str, String)> {
     if facts.records == 0 {
         return Vec::new();
     }
-    vec![("db0", format!("keys={},expires=0,avg_ttl=0", facts.records))]
+    vec![("db0", format!("keys={},expires={},avg_ttl=0", facts.records, facts.with_deadline))]
 }
