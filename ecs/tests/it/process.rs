@@ -96,13 +96,14 @@ struct Fake {
     control: TcpStream,
     lines: BufReader<TcpStream>,
     alive: Arc<AtomicBool>,
+    beats: Arc<AtomicBool>,
     peer: String,
     meta: Meta,
 }
 
 impl Fake {
     fn register(ecs: &Process, id: u64, boot: u64, cluster: Option<ClusterId>) -> Fake {
-        let alive = Arc::new(AtomicBool::new(true));
+        let (alive, beats) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(true)));
         let identity = Identity { cluster, node: NodeId(id), store: StoreUuid(u128::from(id)), boot: BootId(boot) };
         let peer = answer_probes(identity, alive.clone());
         let info = NodeInfo {
@@ -118,7 +119,7 @@ impl Fake {
         let control = TcpStream::connect(&ecs.addr).unwrap();
         control.set_read_timeout(Some(PATIENCE)).unwrap();
         let lines = BufReader::new(control.try_clone().unwrap());
-        let mut fake = Fake { info, control, lines, alive, peer, meta: Meta::default() };
+        let mut fake = Fake { info, control, lines, alive, beats, peer, meta: Meta::default() };
         fake.say(&FromServer::Register { info: fake.info.clone(), cluster, rejoin: false, seen: Epoch(0) });
         fake.beat(&ecs.addr, identity);
         fake
@@ -126,7 +127,7 @@ impl Fake {
 
     /// Heartbeats over a connection of their own.
     fn beat(&self, ecs: &str, id: Identity) {
-        let (mut stream, alive) = (TcpStream::connect(ecs).unwrap(), self.alive.clone());
+        let (mut stream, beats) = (TcpStream::connect(ecs).unwrap(), self.beats.clone());
         let beat = Heartbeat {
             node: id.node,
             store: id.store,
@@ -138,7 +139,7 @@ impl Fake {
         let line = serde_json::to_string(&FromServer::Heartbeat(beat)).unwrap() + "\n";
         std::thread::Builder::new()
             .spawn(move || {
-                while alive.load(Ordering::SeqCst) && stream.write_all(line.as_bytes()).is_ok() {
+                while beats.load(Ordering::SeqCst) && stream.write_all(line.as_bytes()).is_ok() {
                     std::thread::sleep(Duration::from_millis(50));
                 }
             })
@@ -194,6 +195,8 @@ impl Fake {
         // Wakes the peer listener, which then closes.
         let _ = TcpStream::connect(&self.peer);
         while TcpStream::connect(&self.peer).is_ok() {}
+        // Until here it is heard: on a busy machine the listener can take longer to close than silence is borne.
+        self.beats.store(false, Ordering::SeqCst);
         self.control.shutdown(std::net::Shutdown::Both).unwrap();
     }
 }
