@@ -191,7 +191,7 @@ impl State {
         }
         match action {
             Action::Put { value, .. } | Action::PutFor { value } | Action::Swap { value, .. } => {
-                next.value = Some(value)
+                next.value = Some(value);
             }
             Action::Delete { .. } | Action::Take { .. } => next.value = None,
             Action::Get { seen } => next.value = seen,

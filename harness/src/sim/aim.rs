@@ -73,7 +73,7 @@ pub(super) fn at(plan: &mut Plan, rule: Rule, rng: &mut fastrand::Rng) {
         }
         Rule::RetryEvaluated | Rule::RelayNoId => retries(plan, rule),
         Rule::ExpireUnlogged => {
-            plan.only(&[(Kind::Kill, 6), (Kind::CutEcs, 6), (Kind::Restart, 6), (Kind::SlowDisk, 6)])
+            plan.only(&[(Kind::Kill, 6), (Kind::CutEcs, 6), (Kind::Restart, 6), (Kind::SlowDisk, 6)]);
         }
         Rule::KeepCondemned => {
             plan.trio();

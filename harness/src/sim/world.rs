@@ -529,7 +529,7 @@ impl World {
         for counter in 0..redis::COUNTERS {
             let key = redis::counter_bytes(counter);
             let (map, _) = self.checks.expected(Position::of(&key).slot(self.record.slots));
-            let held = map.get(&key).and_then(|held| std::str::from_utf8(&held).ok()?.parse().ok());
+            let held = map.get(&key).and_then(|held| std::str::from_utf8(held).ok()?.parse().ok());
             self.counters.check(counter, held.unwrap_or(0))?;
         }
         Ok(())
