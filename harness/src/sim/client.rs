@@ -200,10 +200,9 @@ impl World {
         if let Some(current) = self.clients[c].current.as_mut() {
             current.server = server;
         }
-        self.next_serial += 1;
-        self.clients[c].serial = self.next_serial;
+        let serial = self.serial(c);
         let at = self.now + self.rng.u64(pause / 2..pause * 2);
-        self.queue.at(at, Event::Client { client: c, serial: self.next_serial });
+        self.queue.at(at, Event::Client { client: c, serial });
     }
 
     fn give_up(&mut self, c: usize, current: &Current) {
@@ -221,12 +220,10 @@ impl World {
     }
 
     pub(super) fn rest(&mut self, c: usize) {
-        self.next_serial += 1;
-        let client = &mut self.clients[c];
-        client.current = None;
-        client.serial = self.next_serial;
+        self.clients[c].current = None;
+        let serial = self.serial(c);
         let think = self.rng.u64(1_000..self.plan.think);
-        self.queue.at(self.now + think, Event::Client { client: c, serial: self.next_serial });
+        self.queue.at(self.now + think, Event::Client { client: c, serial });
     }
 
     /// A new number for what the client waits for.

@@ -72,8 +72,6 @@ pub struct Plan {
     pub extreme_clocks: bool,
     /// How long asks to the ECS wait for others to go with, in microseconds.
     pub gather: u64,
-    /// Nothing of what came later.
-    pub plain: bool,
     /// How many of 100 clients speak Redis's protocol.
     pub redis: u32,
     /// How wrong wall clocks are, and how often one is set: the mean pause in microseconds; 0: never.
@@ -98,7 +96,6 @@ impl Plan {
     /// What came later, of draws of its own.
     pub fn more(&mut self, rng: &mut fastrand::Rng, aim: Option<Rule>) {
         let wanted = aim.is_some_and(aim::needs_redis);
-        self.plain = false;
         if !wanted && (aim.is_some() || rng.bool()) {
             return;
         }
@@ -159,7 +156,6 @@ impl Plan {
             ambushes: (0..ambushes).map(|_| Ambush::draw(rng)).collect(),
             extreme_clocks: rng.u8(0..8) == 0,
             gather: 2_000,
-            plain: true,
             redis: 0,
             walls: 0,
             patience: 250_000..2_500_000,

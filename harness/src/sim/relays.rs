@@ -8,7 +8,6 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use common::forward::{Forward, Forwarded, Job};
-use common::position::Position;
 use common::sessions::Sessions;
 use common::{NodeId, Switches, Time};
 use kvserver::node::topology::Topology;
@@ -137,7 +136,6 @@ impl World {
         let (now, slot) = (self.local(s), job.slot(self.record.slots));
         let answer = match job {
             Job::Write { key, what } => {
-                debug_assert_eq!(Position::of(&key.0).slot(self.record.slots), slot);
                 let write = Write { key: key.0, op: what.into(), request, retry };
                 return self.handle(s, slot, Happening::Write { write, token });
             }

@@ -584,7 +584,7 @@ impl World {
             let idle = process.sync.is_none() && process.queue.is_empty() && server.mood != Mood::Full;
             if idle {
                 process.checkpointing = true;
-                let stop = (!self.plan.plain && !safe && self.extra.u8(0..40) == 0).then(|| self.extra.u64(0..6));
+                let stop = (!self.options.plain && !safe && self.extra.u8(0..40) == 0).then(|| self.extra.u64(0..6));
                 if !server.files.rotate(stop) {
                     return self.dies_writing(s, "deaths in a rotation");
                 }
