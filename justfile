@@ -55,11 +55,11 @@ moving *args:
 
 # Annulus and its peers in turn, with ratios: docs/performance.md. Peers that are not installed are named and skipped.
 bench *args:
-    cargo run --release -p harness --bin bench -- {{args}}
+    cargo run --profile dist -p harness --bin bench -- {{args}}
 
 # What keys, values, connections and servers cost as they grow.
 growth *args:
-    cargo run --release -p harness --bin bench -- growth {{args}}
+    cargo run --profile dist -p harness --bin bench -- growth {{args}}
 
 # Licences and advisories of the dependencies (needs cargo-deny).
 deny:

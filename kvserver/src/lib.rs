@@ -20,3 +20,8 @@ pub mod replies;
 pub mod storage;
 
 pub use cli::cli;
+
+/// Of every program that a server can run in.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

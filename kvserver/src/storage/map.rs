@@ -6,8 +6,6 @@
 //! The tree has one level: [`LEAVES`] leaves, by key hash, below a root. Digests are computed when asked for (a catch-up,
 //! an anti-entropy round), so that writes pay nothing for them; a slot is small enough to be hashed in milliseconds.
 
-use std::borrow::Borrow;
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
@@ -18,6 +16,8 @@ use common::forward::{Keys, PLACES, place};
 use common::peer::Leaf;
 use common::update::Becomes;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use super::packed::Packed;
 
 /// Leaves per slot.
 pub const LEAVES: u16 = 1024;
@@ -52,103 +52,6 @@ pub struct Held<'a> {
     pub value: &'a [u8],
     /// The deadline, if it has one, in milliseconds since the Unix epoch.
     pub until: Option<u64>,
-}
-
-/// A record as it lies in memory: one allocation of key, value and, if there is one, deadline; ordered by key.
-#[derive(Clone)]
-struct Packed {
-    bytes: Box<[u8]>,
-    key: u32,
-    /// Covers the others.
-    sum: u32,
-}
-
-const _: () = assert!(size_of::<Packed>() == 24, "what a record costs beside its bytes");
-
-/// In [`Packed::key`], beside the key's length: there is a deadline.
-const DATED: u32 = 1 << 31;
-/// The length of a deadline.
-const UNTIL: usize = 8;
-
-impl Packed {
-    fn new(key: &[u8], value: &[u8], until: Option<u64>) -> Packed {
-        let mut bytes = Vec::with_capacity(key.len() + value.len() + until.map_or(0, |_| UNTIL));
-        bytes.extend_from_slice(key);
-        bytes.extend_from_slice(value);
-        until.inspect(|until| bytes.extend_from_slice(&until.to_le_bytes()));
-        let (bytes, dated) = (bytes.into_boxed_slice(), if until.is_some() { DATED } else { 0 });
-        // Limits on keys, and on frames and lines before them, are far below.
-        let key = u32::try_from(key.len()).unwrap_or(DATED - 1) | dated;
-        Packed { sum: sum(key, &bytes), bytes, key }
-    }
-
-    fn key(&self) -> &[u8] {
-        &self.bytes[..self.ends().0]
-    }
-
-    fn value(&self) -> &[u8] {
-        let (key, value) = self.ends();
-        &self.bytes[key..value]
-    }
-
-    /// Where the key and the value end. A damaged length must not end the process before it is found.
-    fn ends(&self) -> (usize, usize) {
-        let dated = if self.key & DATED == 0 { 0 } else { UNTIL };
-        let value = self.bytes.len().saturating_sub(dated);
-        (((self.key & !DATED) as usize).min(value), value)
-    }
-
-    fn until(&self) -> Option<u64> {
-        let last = self.bytes.last_chunk().filter(|_| self.key & DATED != 0);
-        last.map(|bytes| u64::from_le_bytes(*bytes))
-    }
-
-    fn held(&self) -> Held<'_> {
-        Held { value: self.value(), until: self.until() }
-    }
-
-    /// Whether it is what it was when it arrived.
-    fn is_sound(&self) -> bool {
-        self.sum == sum(self.key, &self.bytes)
-    }
-}
-
-fn sum(key: u32, bytes: &[u8]) -> u32 {
-    let mut sum = crc32fast::Hasher::new_with_initial(key);
-    sum.update(bytes);
-    sum.finalize()
-}
-
-impl Borrow<[u8]> for Packed {
-    fn borrow(&self) -> &[u8] {
-        self.key()
-    }
-}
-
-impl Ord for Packed {
-    fn cmp(&self, other: &Packed) -> Ordering {
-        self.key().cmp(other.key())
-    }
-}
-
-impl PartialOrd for Packed {
-    fn partial_cmp(&self, other: &Packed) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Packed {
-    fn eq(&self, other: &Packed) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl Eq for Packed {}
-
-impl std::fmt::Debug for Packed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Packed").field(&self.key()).field(&self.held()).finish()
-    }
 }
 
 /// A record on its way into a map: key, value, deadline.
@@ -353,10 +256,7 @@ impl SlotMap {
     /// Damages a record in place, as a failing memory would: its checksum is left as it was. For tests.
     pub fn flip(&mut self, key: &[u8]) -> bool {
         let Some(mut record) = self.records.take(key) else { return false };
-        match record.bytes.get_mut(key.len()) {
-            Some(byte) => *byte ^= 0x20,
-            None => record.sum ^= 0x20,
-        }
+        record.flip();
         self.records.insert(record)
     }
 
@@ -441,12 +341,6 @@ mod tests {
         );
         let mut damaged = with.clone();
         assert!(damaged.flip(b"k"));
-        assert_eq!(damaged.verified(), Err(b"k".to_vec()));
-        // A deadline that changes by itself is damage, too.
-        let mut record = damaged.records.pop_first().unwrap();
-        record.bytes = (*b"kv\x09\0\0\0\0\0\0\0").into();
-        damaged.records.insert(record);
-        assert_eq!(damaged.held(b"k"), Some(Held { value: b"v", until: Some(9) }));
         assert_eq!(damaged.verified(), Err(b"k".to_vec()));
         assert_eq!((with.bytes(), with.dated(), with.held(b"k").unwrap().until), (2, 1, Some(7)));
     }

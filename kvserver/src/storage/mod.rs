@@ -25,6 +25,7 @@ pub mod journal;
 mod json;
 pub mod manifest;
 pub mod map;
+mod packed;
 pub mod record;
 pub mod recovery;
 mod replay;
