@@ -1,4 +1,4 @@
-// ioredis against a running cluster: `commands PORT...` or `writer PORT`. Its defaults.
+// ioredis against a running cluster: `commands PORT...` or `writer PORT`. Its defaults, but for the protocol named.
 import assert from "node:assert/strict";
 import { Redis } from "ioredis";
 
@@ -7,9 +7,10 @@ async function fails(promise, text) {
 }
 
 async function commands(ports) {
-  for (const port of ports) {
-    const r = new Redis(port, "127.0.0.1");
-    const p = `io${port}:`;
+  for (const [protocol, port] of [2, 3].flatMap((version) => ports.map((port) => [version, port]))) {
+    const r = new Redis(port, "127.0.0.1", { protocol });
+    const p = `io${protocol}${port}:`;
+    assert.match(await r.call("client", "info"), new RegExp(` resp=${protocol}\\b`));
     assert.equal(await r.set(p + "a", "1", "EX", 100, "NX"), "OK");
     assert.equal(await r.set(p + "a", "2", "NX"), null);
     assert.equal(await r.get(p + "a"), "1");
