@@ -443,6 +443,7 @@ impl Coordinator {
             let Standing::Pending { since } = follower.standing else { continue };
             let promised = follower.beacon_acked.is_some_and(|sent| sent >= since);
             let complete = follower.streaming
+                && answers
                 && follower.matched >= commit
                 && (promised || ctx.setup.switches.off(Rule::NarrowLease));
             let Some((store, boot)) = follower.identity else { continue };

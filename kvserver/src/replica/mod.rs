@@ -683,8 +683,10 @@ impl Replica {
     /// A beacon from `from`: renews its lease, and perhaps ours. None: it is not our coordinator at our epoch.
     pub fn beacon(&mut self, now: Time, from: NodeId, beacon: &Beacon, out: &mut Vec<Action>) -> Option<BeaconAck> {
         let view = self.view.as_ref().filter(|v| v.epoch == beacon.epoch && v.coordinator == from)?;
+        // Who cannot write what it is sent would be waited for as soon as it counts: a learner does not offer itself (C3).
+        let idle = !self.writable && view.part_of(self.setup.me.node, self.setup.me.store) != Part::Member;
         let Role::Follower(follower) = &mut self.role else { return None };
-        if self.stopped.is_some() {
+        if self.stopped.is_some() || idle {
             return None;
         }
         let (setup, log, leases) = (&self.setup, &mut self.log, &mut self.leases);

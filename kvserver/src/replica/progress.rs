@@ -169,12 +169,16 @@ impl Progress {
         true
     }
 
-    /// C2: silent for too long, or an append is stuck, or it answers no beacons though it says other things.
+    /// C2: silent for too long, or an append is stuck, or it answers no beacons though it says other things. Letting go of
+    /// one that is not in the ISR yet costs nothing but another attempt, so writes wait for it less long.
     pub(super) fn overdue(&self, now: Time, end: Seq, timing: &Timing) -> bool {
-        let mute = now.since(self.answers) > timing.append_timeout;
-        let silent = mute || now.since(self.heard) > timing.ack_timeout;
+        let (unanswered, stuck) = match self.standing {
+            Standing::Pending { .. } => (timing.ack_timeout, timing.patience),
+            Standing::Member | Standing::Learner => (timing.append_timeout, timing.append_timeout),
+        };
+        let silent = now.since(self.answers) > unanswered || now.since(self.heard) > timing.ack_timeout;
         let owes = !self.synced || self.matched < end;
-        silent || (owes && now.since(self.stalled) > timing.append_timeout)
+        silent || (owes && now.since(self.stalled) > stuck)
     }
 
     /// Whether what was sent should be sent again; doubles its patience each time.
