@@ -166,6 +166,11 @@ mod regressions {
     fn the_answer_of_a_dead_process_is_not_its_successors() {
         pass([1304]);
     }
+
+    #[test]
+    fn a_server_tells_clients_of_the_ring_as_it_is_before_they_are_judged() {
+        play([29819], Options::default());
+    }
 }
 
 /// Two runs of one seed are the same run, event by event, or no violation could ever be replayed.

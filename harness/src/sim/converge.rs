@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use common::{NodeState, Slot, View};
+use kvserver::node::topology::Topology;
 use kvserver::replica::Replica;
 
 use super::wire::Want;
@@ -100,6 +101,15 @@ fn placed(world: &World, view: &View, home: Option<common::NodeId>) -> Result<()
     }
     if home.is_some_and(|home| alive(&home) && home != view.coordinator) {
         return Err(format!("slot {slot}: its home {home:?} lives and {} coordinates it", view.coordinator));
+    }
+    // Who has just lost its control connection tells clients of a ring that is no more, until it is connected again.
+    let knows =
+        |topology: &Topology| topology.views.get(usize::from(slot.0)).and_then(|view| Some(view.as_ref()?.epoch));
+    for (s, process) in world.servers.iter().enumerate().filter_map(|(s, server)| Some((s, server.process.as_ref()?))) {
+        let known = knows(&process.topology);
+        if world.servers[s].takes_part() && known != Some(view.epoch) {
+            return Err(format!("slot {slot}: s{s} tells clients of epoch {known:?}, not {}", view.epoch));
+        }
     }
     let copies = world.copies(slot);
     for copy in &copies {
