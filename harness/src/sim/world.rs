@@ -78,7 +78,7 @@ pub(super) const LEAST_FAULTS: u64 = 20;
 /// and operations;
 pub(super) const LEAST_OPERATIONS: u64 = 300;
 /// it goes on until it has, but not for ever (simulated microseconds).
-const LONGEST_TROUBLE: u64 = 120_000_000;
+const LONGEST_TROUBLE: u64 = 300_000_000;
 /// How often all copies of a slot are compared with each other, in microseconds.
 const SURVEY: u64 = 10_000;
 /// When the first fault may come.
