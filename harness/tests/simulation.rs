@@ -168,6 +168,11 @@ mod regressions {
     }
 
     #[test]
+    fn no_older_directory_is_put_back_while_its_server_may_yet_be_added() {
+        play([82682], Options::default());
+    }
+
+    #[test]
     fn a_server_tells_clients_of_the_ring_as_it_is_before_they_are_judged() {
         play([29819], Options::default());
     }

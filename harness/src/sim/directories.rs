@@ -4,7 +4,7 @@
 //! What the product promises of them (`docs/consistency.md`): of two processes with one identity the later start stays and
 //! catches up, the other ends; a copy that is older than its server's last start is refused; one that is let in counts for
 //! nothing until it has caught up. An older copy put back *before anybody has noticed that its server was away* is a disk that
-//! lies, and out of scope: so it is put back only when no ISR counts on it.
+//! lies, and out of scope: so it is put back only when no ISR counts on it, nor will by what the ECS has been asked before.
 
 use common::NodeId;
 
@@ -114,10 +114,10 @@ impl World {
         true
     }
 
-    /// Whether no slot counts on this stopped server any more.
+    /// Whether no slot counts on this stopped server any more. At an ECS that stands still a coordinator's wish to add it may wait.
     pub(super) fn forgotten(&self, s: usize) -> bool {
         let node = self.servers[s].node;
-        self.ecs.views().iter().all(|view| !view.isr.contains_key(&node))
+        !self.ecs.paused && self.ecs.views().iter().all(|view| !view.isr.contains_key(&node))
     }
 
     pub(super) fn put_back(&mut self, s: usize) {
