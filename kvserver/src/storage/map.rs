@@ -342,6 +342,13 @@ mod tests {
         let mut damaged = with.clone();
         assert!(damaged.flip(b"k"));
         assert_eq!(damaged.verified(), Err(b"k".to_vec()));
+        // A deadline that changes by itself is damage, too.
+        let mut damaged = with.clone();
+        let mut record = damaged.records.pop_first().unwrap();
+        record.falsify_deadline(9);
+        damaged.records.insert(record);
+        assert_eq!(damaged.held(b"k"), Some(Held { value: b"v", until: Some(9) }));
+        assert_eq!(damaged.verified(), Err(b"k".to_vec()));
         assert_eq!((with.bytes(), with.dated(), with.held(b"k").unwrap().until), (2, 1, Some(7)));
     }
 

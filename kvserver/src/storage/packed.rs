@@ -68,6 +68,13 @@ impl Packed {
         self.0[at] ^= 0x20;
     }
 
+    /// Sets the deadline of a record that has one, as a failing memory would.
+    #[cfg(test)]
+    pub(super) fn falsify_deadline(&mut self, until: u64) {
+        let at = self.0.len() - UNTIL;
+        self.0[at..].copy_from_slice(&until.to_le_bytes());
+    }
+
     /// Where the key and the value end. A damaged length must not end the process before it is found.
     fn ends(&self) -> (usize, usize) {
         let length = self.length();
