@@ -58,7 +58,65 @@ pub enum Known {
 struct Session {
     /// Results at or below this number are gone.
     horizon: u64,
-    results: BTreeMap<u64, Outcome>,
+    #[serde(with = "as_map")]
+    results: Results,
+}
+
+/// A client's results by number: few, nearly always recorded in order and forgotten from the front.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Results(Vec<(u64, Outcome)>);
+
+impl Results {
+    fn get(&self, seq: u64) -> Option<Outcome> {
+        let at = self.0.binary_search_by_key(&seq, |(seq, _)| *seq).ok()?;
+        Some(self.0[at].1)
+    }
+
+    fn insert(&mut self, seq: u64, outcome: Outcome) {
+        match self.0.binary_search_by_key(&seq, |(seq, _)| *seq) {
+            Ok(at) => self.0[at].1 = outcome,
+            Err(at) => self.0.insert(at, (seq, outcome)),
+        }
+    }
+
+    /// The latest number.
+    fn last(&self) -> Option<u64> {
+        self.0.last().map(|(seq, _)| *seq)
+    }
+
+    /// Forgets what is at or below `horizon`.
+    fn forget_to(&mut self, horizon: u64) {
+        let gone = self.0.partition_point(|(seq, _)| *seq <= horizon);
+        self.0.drain(..gone);
+        if self.0.capacity() > 4 * self.0.len().max(4) {
+            self.0.shrink_to(2 * self.0.len());
+        }
+    }
+
+    /// The number of the last one that is too many, if there are more than [`WINDOW`].
+    fn beyond_window(&self) -> Option<u64> {
+        let many = self.0.len().checked_sub(WINDOW + 1)?;
+        Some(self.0[many].0)
+    }
+}
+
+/// The results in files and frames: a map from number to outcome.
+mod as_map {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::{Outcome, Results};
+
+    pub(super) fn serialize<S: Serializer>(results: &Results, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_map(results.0.iter().map(|(seq, outcome)| (seq, outcome)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Results, D::Error> {
+        // In whatever order they come, and each number once.
+        let map = BTreeMap::<u64, Outcome>::deserialize(d)?;
+        Ok(Results(map.into_iter().collect()))
+    }
 }
 
 /// The bytes in the answer to a request: the value that it replaced, as a rule.
@@ -93,8 +151,8 @@ impl RetryTable {
     #[must_use]
     pub fn lookup(&self, request: &RequestId) -> Known {
         match self.clients.get(&request.client) {
-            Some(session) => match session.results.get(&request.seq) {
-                Some(outcome) => Known::Done(*outcome),
+            Some(session) => match session.results.get(request.seq) {
+                Some(outcome) => Known::Done(outcome),
                 None if request.seq <= session.horizon => Known::Forgotten,
                 None => Known::Never,
             },
@@ -115,7 +173,7 @@ impl RetryTable {
 
     fn forget(&mut self, client: ClientId, session: &Session) {
         self.horizon = self.horizon.max(Some(client));
-        let latest = session.results.last_key_value().map_or(0, |(seq, _)| *seq).max(session.horizon);
+        let latest = session.results.last().unwrap_or(0).max(session.horizon);
         if self.former.len() >= FORMER {
             self.former.remove(0);
         }
@@ -133,13 +191,12 @@ impl RetryTable {
         session.results.insert(request.seq, outcome);
         let acked = request.lowest_unacked.saturating_sub(1);
         if acked > session.horizon {
-            session.results = session.results.split_off(&(acked + 1));
+            session.results.forget_to(acked);
             session.horizon = acked;
         }
-        while session.results.len() > WINDOW {
-            if let Some((seq, _)) = session.results.pop_first() {
-                session.horizon = session.horizon.max(seq);
-            }
+        if let Some(seq) = session.results.beyond_window() {
+            session.results.forget_to(seq);
+            session.horizon = session.horizon.max(seq);
         }
         while self.clients.len() > CLIENTS {
             if let Some((client, session)) = self.clients.pop_first() {
@@ -290,6 +347,31 @@ mod tests {
         assert_eq!(again(&table, 4), Some(Updated::Number(-7)));
         let kept: RetryTable = serde_json::from_str(&serde_json::to_string(&table).unwrap()).unwrap();
         assert_eq!(kept, table);
+    }
+
+    #[test]
+    fn results_are_a_map_in_files_and_frames() {
+        let (mut results, mut map) = (Results::default(), BTreeMap::new());
+        for seq in [9, 4, 7, 5, 7] {
+            results.insert(seq, Outcome::Updated);
+            map.insert(seq, Outcome::Updated);
+        }
+        let session = Session { horizon: 3, results };
+        let json = serde_json::to_value(&session).unwrap();
+        assert_eq!(json, serde_json::json!({ "horizon": 3, "results": &map }));
+        assert_eq!(serde_json::from_value::<Session>(json).unwrap(), session);
+        let frame = postcard::to_stdvec(&session).unwrap();
+        assert_eq!(frame, postcard::to_stdvec(&(3_u64, &map)).unwrap());
+        assert_eq!(postcard::from_bytes::<Session>(&frame).unwrap(), session);
+    }
+
+    #[test]
+    fn memory_of_results_that_are_gone_is_given_back() {
+        let mut table = RetryTable::default();
+        (1..=WINDOW as u64).for_each(|seq| table.record(&request(1, seq, 1), Outcome::Created));
+        table.record(&request(1, 100, 100), Outcome::Created);
+        let results = &table.clients[&ClientId(1)].results;
+        assert!(results.0.len() == 1 && results.0.capacity() <= 16, "{}", results.0.capacity());
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod registrar;
 pub mod relay;
 pub mod replica;
 pub mod replies;
+mod slot_of;
 pub mod storage;
 
 pub use cli::cli;

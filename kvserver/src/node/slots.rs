@@ -11,6 +11,7 @@ use common::{Slot, Time, Wall};
 use super::ticker::AlarmClock;
 use super::{Node, metrics::bump};
 use crate::replica::{Action, Event, Replica};
+use crate::slot_of::slot_of;
 
 thread_local! {
     /// Whether this thread flushes the outboxes itself; see [`flushes_itself`].
@@ -70,7 +71,7 @@ impl Slots {
 
     /// The slot of a key.
     pub(super) fn of(&self, key: &[u8]) -> Slot {
-        Position::of(key).slot(self.count)
+        slot_of(key, self.count)
     }
 
     /// The slot of a position, and the slot's last position.

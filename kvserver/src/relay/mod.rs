@@ -18,7 +18,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::blob::Blob;
 use common::forward::{Came, Forward, Job, What, Why};
-use common::position::Position;
 use common::retry::FORGOTTEN;
 use common::sessions::Sessions;
 use common::{ClientId, NodeId, RequestId, Switches, Time, clock};
@@ -31,6 +30,7 @@ use crate::node::Node;
 use crate::node::topology::Topology;
 use crate::replica::{Lasting, Read, Refusal, Reply, Token, Write, WriteOp};
 use crate::replies::{Registered, Replies};
+use crate::slot_of::slot_of;
 
 /// How often it is looked whether views have changed, while jobs are under way.
 const LOOK: Duration = Duration::from_millis(3);
@@ -120,7 +120,7 @@ impl Node {
     /// Whether a write of this key is to be begun here.
     pub(crate) fn coordinates(&self, key: &[u8]) -> bool {
         let Some(slots) = self.slots() else { return false };
-        let (me, slot) = (self.identity().node, Position::of(key).slot(slots));
+        let (me, slot) = (self.identity().node, slot_of(key, slots));
         self.with_topology(|topology| topology.view(slot).is_some_and(|view| view.coordinator == me))
     }
 

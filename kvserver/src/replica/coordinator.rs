@@ -12,6 +12,7 @@ use common::{Entry, LogId, NodeId, Op, Outcome, RequestId, Rule, Seq, Time, View
 use super::Setup;
 use super::action::{Action, Moved, Refusal, Reply, Token, Write, WriteOp};
 use super::audit::Audit;
+use super::awaited::Awaited;
 use super::decide::{Decided, decide};
 use super::expiry::Sweep;
 use super::lease::Leases;
@@ -101,7 +102,7 @@ pub(super) struct Coordinator {
     /// The mark of the record of the view: a coordinator that serves must not forget its epoch in a restart.
     view_mark: u64,
     /// Who waits for which entry, and since when.
-    waiting: BTreeMap<Seq, Vec<(Token, Time)>>,
+    waiting: Awaited,
     /// What they are told, where the entry does not say it.
     told: BTreeMap<Seq, Updated>,
     pub(super) sweep: Sweep,
@@ -144,7 +145,7 @@ impl Coordinator {
             locked: None,
             active_from: ctx.leases.active_from(ctx.view, ctx.setup),
             view_mark: if ctx.off(Rule::ForgetView) { 0 } else { ctx.log.mark() },
-            waiting: BTreeMap::new(),
+            waiting: Awaited::default(),
             told: BTreeMap::new(),
             sweep: Sweep::default(),
             parked: Parked::default(),
@@ -260,7 +261,7 @@ impl Coordinator {
     fn propose(&mut self, ctx: &mut Ctx<'_>, write: Write, token: Token) {
         if let Some(request) = &write.request {
             if let Some(seq) = ctx.log.in_flight(request).filter(|_| !ctx.off(Rule::RetryInFlight)) {
-                self.waiting.entry(seq).or_default().push((token, ctx.now));
+                self.waiting.push(seq, token, ctx.now);
                 return;
             }
             let reply = match ctx.log.image.retries.lookup(request) {
@@ -281,7 +282,7 @@ impl Coordinator {
         if let Some(told) = told {
             self.told.insert(id.seq, told);
         }
-        self.waiting.entry(id.seq).or_default().push((token, ctx.now));
+        self.waiting.push(id.seq, token, ctx.now);
         self.flush_all(ctx);
         self.advance(ctx);
     }
@@ -418,7 +419,7 @@ impl Coordinator {
         let (waiting, told, out) = (&mut self.waiting, &mut self.told, &mut *ctx.out);
         ctx.log.commit_to(everywhere, |entry| {
             let told = told.remove(&entry.id.seq);
-            for (token, _) in waiting.remove(&entry.id.seq).unwrap_or_default() {
+            for token in waiting.committed(entry.id.seq) {
                 out.push(Action::Reply { token, reply: reply_to(entry, told.as_ref()) });
             }
         });
@@ -580,17 +581,15 @@ impl Coordinator {
             ctx.out.push(Action::Reply { token, reply: Reply::Refused(Refusal::Unavailable(why)) });
         }
         let patience = ctx.setup.timing.write_patience;
-        for tokens in self.waiting.values_mut() {
-            for (token, _) in tokens.extract_if(.., |(_, since)| ctx.now.since(*since) > patience) {
-                let reply = Reply::Unknown("the replicas did not confirm the write in time");
-                ctx.out.push(Action::Reply { token, reply });
-            }
+        for token in self.waiting.late(ctx.now, patience) {
+            let reply = Reply::Unknown("the replicas did not confirm the write in time");
+            ctx.out.push(Action::Reply { token, reply });
         }
     }
 
     /// Another coordinates from now on.
     pub(super) fn retire(mut self, part: Part, out: &mut Vec<Action>) -> Parked {
-        for (token, _) in std::mem::take(&mut self.waiting).into_values().flatten() {
+        for token in std::mem::take(&mut self.waiting).into_tokens() {
             let reply = Reply::Unknown("the coordinator changed while the write was on its way");
             out.push(Action::Reply { token, reply });
         }

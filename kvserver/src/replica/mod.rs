@@ -12,6 +12,7 @@
 
 mod action;
 mod audit;
+mod awaited;
 mod coordinator;
 mod decide;
 mod evaluate;

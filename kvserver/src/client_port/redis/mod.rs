@@ -27,9 +27,10 @@ use common::blob::Blob;
 use common::forward::{Job, What};
 use common::resp::{self, Args, CommandParser, Out, Parsed, Proto, TooLarge};
 use common::text::Limits;
+use smallvec::smallvec;
 use xxhash_rust::xxh3::xxh3_64;
 
-use self::owed::{Owed, Shape, Task};
+use self::owed::{Owed, Shape, Task, Tasks};
 use self::plan::Plan;
 use self::scan::Scan;
 use self::table::{Command, Run};
@@ -204,8 +205,8 @@ impl Session {
             Plan::Read(key, shape) => self.look(key, shape, call),
             Plan::Lasts(key, shape) => self.look_when(key, shape, call),
             Plan::ReadAll(shape) => self.look_all(shape, call),
-            Plan::Write(key, what, shape) => self.store(&[(key, what)], shape, call),
-            Plan::WriteAll(all, shape) => self.store(&all, shape, call),
+            Plan::Write(key, what, shape) => self.store_one(key, what, shape, call),
+            Plan::WriteAll(all, shape) => self.store(all, shape, call),
         }
     }
 
@@ -273,7 +274,7 @@ impl Session {
             Job::Keys { .. } => EVERY_KEY,
         };
         let index = self.pending.next_index();
-        self.pending.owe(Owed::new(self.redis.proto, shape, vec![Task::new(hash, job)]));
+        self.pending.owe(Owed::new(self.redis.proto, shape, smallvec![Task::new(hash, job)]));
         if let Some(reply) = immediate {
             self.pending.settle(index, reply);
         }
@@ -287,7 +288,7 @@ impl Session {
         }
         self.counts.gets += call.args.len() as u64 - 1;
         let base = self.pending.next_index();
-        let mut tasks = Vec::with_capacity(call.args.len() - 1);
+        let mut tasks = Tasks::with_capacity(call.args.len() - 1);
         let mut replies = Vec::new();
         for (index, key) in (base..).zip(call.args.from(1)) {
             let key_of = || Blob(Bytes::copy_from_slice(key));
@@ -306,32 +307,48 @@ impl Session {
         true
     }
 
+    /// Writes a key. As [`Session::store`], without its lists.
+    fn store_one<B: Serves>(&mut self, key: Bytes, what: What, shape: Shape, call: &Call<'_, B>) -> bool {
+        let hash = xxh3_64(&key);
+        if self.pending.conflicts(Kind::Write, hash) {
+            return false;
+        }
+        self.counts.writes += 1;
+        let index = self.pending.next_index();
+        let (task, write) = self.task(hash, key, what, call);
+        self.pending.owe(Owed::new(self.redis.proto, shape, smallvec![task]));
+        self.begin(index, write, call);
+        true
+    }
+
     /// Writes keys, each on its own.
-    fn store<B: Serves>(&mut self, all: &[(&[u8], What)], shape: Shape, call: &Call<'_, B>) -> bool {
-        let hashes: Vec<u64> = all.iter().map(|(key, _)| xxh3_64(key)).collect();
-        if hashes.iter().any(|hash| self.pending.conflicts(Kind::Write, *hash)) {
+    fn store<B: Serves>(&mut self, all: Vec<(Bytes, What)>, shape: Shape, call: &Call<'_, B>) -> bool {
+        if all.iter().any(|(key, _)| self.pending.conflicts(Kind::Write, xxh3_64(key))) {
             return false;
         }
         self.counts.writes += all.len() as u64;
         let base = self.pending.next_index();
-        let here: Vec<bool> = (hashes.iter().zip(all))
-            .map(|(hash, (key, _))| !self.pending.is_relayed(*hash) && call.backend.coordinates(key))
-            .collect();
-        let task = |(hash, (key, what)): (&u64, &(&[u8], What))| {
-            let job = Job::Write { key: Blob(Bytes::copy_from_slice(key)), what: what.clone() };
-            Task { once: call.backend.once(call.now), ..Task::new(*hash, job) }
-        };
-        let tasks: Vec<Task> = hashes.iter().zip(all).map(task).collect();
-        let writes: Vec<Option<Write>> =
-            tasks.iter().zip(&here).map(|(task, here)| here.then(|| task.write())?).collect();
+        let (tasks, writes): (Tasks, Vec<Option<Write>>) =
+            all.into_iter().map(|(key, what)| self.task(xxh3_64(&key), key, what, call)).unzip();
         self.pending.owe(Owed::new(self.redis.proto, shape, tasks));
-        for (index, write) in (base..).zip(writes) {
-            match write {
-                Some(write) => call.backend.write(call.now, write, Token { conn: call.conn, index }),
-                None => self.relay(index, call),
-            }
-        }
+        (base..).zip(writes).for_each(|(index, write)| self.begin(index, write, call));
         true
+    }
+
+    /// A write's task, and what is to be begun here, if it is.
+    fn task<B: Serves>(&self, hash: u64, key: Bytes, what: What, call: &Call<'_, B>) -> (Task, Option<Write>) {
+        let here = !self.pending.is_relayed(hash) && call.backend.coordinates(&key);
+        let job = Job::Write { key: Blob(key), what };
+        let task = Task { once: call.backend.once(call.now), ..Task::new(hash, job) };
+        let write = here.then(|| task.write()).flatten();
+        (task, write)
+    }
+
+    fn begin<B: Serves>(&mut self, index: u64, write: Option<Write>, call: &Call<'_, B>) {
+        match write {
+            Some(write) => call.backend.write(call.now, write, Token { conn: call.conn, index }),
+            None => self.relay(index, call),
+        }
     }
 
     fn relay<B: Serves>(&mut self, index: u64, call: &Call<'_, B>) {
@@ -362,7 +379,7 @@ impl Session {
             Ok(None) => {
                 let nowhere = Job::Keys { slot: common::Slot(0), from: 0, count: 0 };
                 let task = Task { relayed: true, ..Task::new(EVERY_KEY, nowhere) };
-                self.pending.owe(Owed::new(self.redis.proto, Shape::Whole, vec![task]));
+                self.pending.owe(Owed::new(self.redis.proto, Shape::Whole, smallvec![task]));
                 call.backend.question(&common::text::Whole::NumKeys, Token { conn: call.conn, index });
             }
             Err(why) => self.say(|out| out.error(&why)),

@@ -4,6 +4,7 @@ use common::Outcome;
 use common::forward::Job;
 use common::resp::{Out, Proto};
 use common::update::Updated;
+use smallvec::SmallVec;
 
 use super::scan::{Scan, Step};
 use crate::client_port::pending::brought;
@@ -15,13 +16,16 @@ use crate::replica::{Lasting, Refusal, Reply, Token};
 const TASK: usize = 256;
 const OVERTAKEN: &str = "a later write of this connection to the same key was executed first";
 
+/// A request's tasks: one, as a rule.
+pub(super) type Tasks = SmallVec<[Task; 1]>;
+
 /// See the module.
 #[derive(Debug)]
 pub(in crate::client_port) struct Owed {
     /// The version in which it was asked.
     pub(super) proto: Proto,
     pub(super) shape: Shape,
-    pub(in crate::client_port) tasks: Vec<Task>,
+    pub(in crate::client_port) tasks: Tasks,
     /// Tasks without an answer. A command may have thousands: nothing goes through all of them for each.
     missing: usize,
     /// Bytes of the tasks, and of what came with the answers.
@@ -122,7 +126,7 @@ impl Task {
 
 impl Owed {
     /// Nothing is answered yet.
-    pub(super) fn new(proto: Proto, shape: Shape, tasks: Vec<Task>) -> Owed {
+    pub(super) fn new(proto: Proto, shape: Shape, tasks: Tasks) -> Owed {
         let cost = tasks.iter().map(|task| TASK + task.job.size()).sum();
         Owed { proto, shape, missing: tasks.len(), tasks, cost }
     }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use common::blob::Blob;
 use common::forward::What;
 use common::resp::Args;
@@ -23,9 +23,9 @@ pub(super) enum Plan<'a> {
     /// Read all keys from argument 1 on.
     ReadAll(Shape),
     /// Write.
-    Write(&'a [u8], What, Shape),
+    Write(Bytes, What, Shape),
     /// Write several keys.
-    WriteAll(Vec<(&'a [u8], What)>, Shape),
+    WriteAll(Vec<(Bytes, What)>, Shape),
 }
 
 /// Why not: the text of the error.
@@ -56,28 +56,28 @@ pub(super) fn plan<'a>(
         Run::MGet => Plan::ReadAll(Shape::Values),
         Run::Lasts { millis, date } => Plan::Lasts(key, lasts(millis, date, wall())),
         Run::GetEx if args.len() == 2 => Plan::Read(key, Shape::Value),
-        Run::GetEx => Plan::Write(key, get_ex(args, wall())?, Shape::Old),
+        Run::GetEx => write(key, get_ex(args, wall())?, Shape::Old),
         Run::Set => set(args, wall())?,
         Run::SetEx { millis } => {
             let at = deadline(args.get(2), millis, false, wall(), command.name)?;
-            Plan::Write(key, store(args.get(3), Only::Always, Expiry::At(at)), Shape::Set)
+            write(key, store(args.get(3), Only::Always, Expiry::At(at)), Shape::Set)
         }
-        Run::SetNx => Plan::Write(key, store(args.get(2), Only::Missing, Expiry::Never), Shape::Changed),
-        Run::GetSet => Plan::Write(key, store(args.get(2), Only::Always, Expiry::Never), Shape::Old),
-        Run::GetDel => Plan::Write(key, What::Update(Update::Take), Shape::Old),
-        Run::Append => Plan::Write(key, What::Update(Update::Append(bytes(args.get(2)))), Shape::Number),
-        Run::Increment { down, by } => Plan::Write(key, increment(args, down, by)?, Shape::Number),
-        Run::IncrByFloat => Plan::Write(key, What::Update(Update::AddFloat(bytes(args.get(2)))), Shape::Number),
+        Run::SetNx => write(key, store(args.get(2), Only::Missing, Expiry::Never), Shape::Changed),
+        Run::GetSet => write(key, store(args.get(2), Only::Always, Expiry::Never), Shape::Old),
+        Run::GetDel => write(key, What::Update(Update::Take), Shape::Old),
+        Run::Append => write(key, What::Update(Update::Append(bytes(args.get(2)))), Shape::Number),
+        Run::Increment { down, by } => write(key, increment(args, down, by)?, Shape::Number),
+        Run::IncrByFloat => write(key, What::Update(Update::AddFloat(bytes(args.get(2)))), Shape::Number),
         Run::Expire { millis, date } => {
-            Plan::Write(key, expire(args, millis, date, wall(), command.name)?, Shape::Changed)
+            write(key, expire(args, millis, date, wall(), command.name)?, Shape::Changed)
         }
-        Run::Persist => Plan::Write(key, What::Update(Update::Persist), Shape::Changed),
-        Run::Del => Plan::WriteAll(args.from(1).map(|key| (key, What::Delete)).collect(), Shape::Deleted),
+        Run::Persist => write(key, What::Update(Update::Persist), Shape::Changed),
+        Run::Del => Plan::WriteAll(args.from(1).map(|key| (bytes(key), What::Delete)).collect(), Shape::Deleted),
         Run::MSet if args.len().is_multiple_of(2) => {
             return Err("ERR wrong number of arguments for 'mset' command".into());
         }
         Run::MSet => {
-            let pairs = (1..args.len()).step_by(2).map(|at| (args.get(at), put(args.get(at + 1))));
+            let pairs = (1..args.len()).step_by(2).map(|at| put(args.get(at), args.get(at + 1)));
             Plan::WriteAll(pairs.collect(), Shape::Stored)
         }
         _ => return Ok(None),
@@ -132,8 +132,17 @@ fn bytes(value: &[u8]) -> Bytes {
     Bytes::copy_from_slice(value)
 }
 
-fn put(value: &[u8]) -> What {
-    What::Put(Blob(bytes(value)))
+fn write<'a>(key: &[u8], what: What, shape: Shape) -> Plan<'a> {
+    Plan::Write(bytes(key), what, shape)
+}
+
+/// The commonest write of all: key and value share an allocation.
+fn put(key: &[u8], value: &[u8]) -> (Bytes, What) {
+    let mut both = BytesMut::with_capacity(key.len() + value.len());
+    both.extend_from_slice(key);
+    both.extend_from_slice(value);
+    let mut value = both.freeze();
+    (value.split_to(key.len()), What::Put(Blob(value)))
 }
 
 fn store(value: &[u8], only: Only, expiry: Expiry) -> What {
@@ -200,10 +209,11 @@ fn set<'a>(args: &Args<'a>, wall: u64) -> Result<Plan<'a>, Wrong> {
     }
     let (key, value) = (args.get(1), args.get(2));
     if only.is_none() && !get && expiry.is_none() {
-        return Ok(Plan::Write(key, put(value), Shape::Set));
+        let (key, what) = put(key, value);
+        return Ok(Plan::Write(key, what, Shape::Set));
     }
     let what = store(value, only.unwrap_or(Only::Always), expiry.unwrap_or(Expiry::Never));
-    Ok(Plan::Write(key, what, if get { Shape::Old } else { Shape::Set }))
+    Ok(write(key, what, if get { Shape::Old } else { Shape::Set }))
 }
 
 fn get_ex(args: &Args<'_>, wall: u64) -> Result<What, Wrong> {

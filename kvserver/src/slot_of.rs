@@ -1,0 +1,51 @@
+//! The slot of a key. Each thread remembers the last one: a Redis client's write asks twice, and MD5 is worth a comparison.
+
+use std::cell::RefCell;
+
+use common::Slot;
+use common::position::Position;
+
+/// Longer keys are not remembered.
+const LONGEST: usize = 48;
+/// The most slots that a ring can have.
+const MOST_SLOTS: u16 = 1 << 15;
+
+struct Last {
+    key: [u8; LONGEST],
+    length: usize,
+    /// In a ring of [`MOST_SLOTS`].
+    slot: u16,
+}
+
+thread_local! {
+    static LAST: RefCell<Last> = const { RefCell::new(Last { key: [0; LONGEST], length: usize::MAX, slot: 0 }) };
+}
+
+/// The slot of `key` in a ring of `slots` slots (a power of two from 1 to 32,768).
+pub(crate) fn slot_of(key: &[u8], slots: u16) -> Slot {
+    if key.len() > LONGEST {
+        return Position::of(key).slot(slots);
+    }
+    LAST.with_borrow_mut(|last| {
+        if last.length != key.len() || last.key[..key.len()] != *key {
+            (last.length, last.slot) = (key.len(), Position::of(key).slot(MOST_SLOTS).0);
+            last.key[..key.len()].copy_from_slice(key);
+        }
+        Slot(last.slot >> (MOST_SLOTS.trailing_zeros() - slots.trailing_zeros()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_the_slot_of_the_position_whatever_was_asked_before() {
+        let keys = ["", "a", "ab", "ab", "a", "", &"x".repeat(LONGEST), &"x".repeat(LONGEST + 1), "b"];
+        for slots in [1, 256, 32_768] {
+            for key in keys.map(str::as_bytes) {
+                assert_eq!(slot_of(key, slots), Position::of(key).slot(slots), "{key:?}");
+            }
+        }
+    }
+}
