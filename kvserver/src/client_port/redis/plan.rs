@@ -68,9 +68,7 @@ pub(super) fn plan<'a>(
         Run::Append => write(key, What::Update(Update::Append(bytes(args.get(2)))), Shape::Number),
         Run::Increment { down, by } => write(key, increment(args, down, by)?, Shape::Number),
         Run::IncrByFloat => write(key, What::Update(Update::AddFloat(bytes(args.get(2)))), Shape::Number),
-        Run::Expire { millis, date } => {
-            write(key, expire(args, millis, date, wall(), command.name)?, Shape::Changed)
-        }
+        Run::Expire { millis, date } => write(key, expire(args, millis, date, wall(), command.name)?, Shape::Changed),
         Run::Persist => write(key, What::Update(Update::Persist), Shape::Changed),
         Run::Del => Plan::WriteAll(args.from(1).map(|key| (bytes(key), What::Delete)).collect(), Shape::Deleted),
         Run::MSet if args.len().is_multiple_of(2) => {
