@@ -14,6 +14,7 @@
 //!   process stops rather than run out of memory.
 
 pub mod extent;
+mod gather;
 mod writer;
 
 use std::cell::RefCell;
@@ -102,8 +103,10 @@ struct Shared {
 struct State {
     buffer: Vec<u8>,
     marks: Vec<(Slot, u64)>,
-    /// The writer waits and must be woken.
+    /// The writer waits and must be woken,
     idle: bool,
+    /// once there are so many records.
+    wanted: usize,
     /// The rotation that is asked for, by number.
     rotate: Option<u64>,
     rotations: u64,
@@ -196,7 +199,8 @@ impl Journal {
         }
         state.buffer.extend_from_slice(line);
         state.marks.push((record.slot, record.mark));
-        let wake = std::mem::take(&mut state.idle);
+        let wake = state.idle && state.marks.len() >= state.wanted;
+        state.idle &= !wake;
         drop(state);
         if wake {
             self.shared.work.notify_one();

@@ -11,7 +11,8 @@ use super::super::codec::{SegmentHead, put_head, put_synced};
 use super::super::disk::{Disk, FileOp};
 use super::super::manifest::segment_name;
 use super::extent::{AHEAD, Extent};
-use super::{JournalEvent, Shared};
+use super::gather::{Gather, LONGEST};
+use super::{JournalEvent, Shared, State};
 
 /// How long a full disk is left alone before the next attempt.
 const RETRY: Duration = Duration::from_millis(100);
@@ -30,6 +31,9 @@ pub(super) struct Writer {
     tight: bool,
     group: Vec<u8>,
     marks: Vec<(Slot, u64)>,
+    gather: Gather,
+    /// How long the last sync took.
+    took: Duration,
     total_bytes: u64,
 }
 
@@ -75,6 +79,8 @@ impl Writer {
             tight: false,
             group: Vec::new(),
             marks: Vec::new(),
+            gather: Gather::default(),
+            took: Duration::ZERO,
             total_bytes: 0,
         }
     }
@@ -128,9 +134,18 @@ impl Writer {
         std::thread::yield_now();
         let mut state = self.shared.lock();
         while state.buffer.is_empty() && state.rotate.is_none() && !state.closing {
-            state.idle = true;
+            (state.idle, state.wanted) = (true, 1);
             state = self.shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        // Those whom the last group has answered may be on their way with more.
+        let wanted = self.gather.wanted();
+        if let Some(wanted) = wanted {
+            (state.idle, state.wanted) = (true, wanted);
+            let more = |state: &mut State| state.marks.len() < wanted && state.rotate.is_none() && !state.closing;
+            let waited = self.shared.work.wait_timeout_while(state, self.took.min(LONGEST), more);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        self.gather.taken(state.marks.len(), wanted);
         state.idle = false;
         std::mem::swap(&mut state.buffer, &mut self.group);
         std::mem::swap(&mut state.marks, &mut self.marks);
@@ -143,7 +158,9 @@ impl Writer {
         put_synced(&mut self.group, self.extent.length());
         self.write()?;
         self.busy();
+        let began = clock::now();
         let synced = self.disk.perform(FileOp::Sync(self.name.clone()));
+        self.took = clock::now().since(began);
         self.shared.busy_since.store(0, Ordering::Relaxed);
         synced.map_err(|e| {
             End::Fatal(format!("cannot sync {}: {e}; a retry would lie, so the process stops", self.name))
