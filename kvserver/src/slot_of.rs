@@ -23,6 +23,7 @@ thread_local! {
 
 /// The slot of `key` in a ring of `slots` slots (a power of two from 1 to 32,768).
 pub(crate) fn slot_of(key: &[u8], slots: u16) -> Slot {
+    debug_assert!(slots.is_power_of_two() && slots <= MOST_SLOTS);
     if key.len() > LONGEST {
         return Position::of(key).slot(slots);
     }

@@ -14,7 +14,7 @@ pub(super) struct Awaited(VecDeque<Wait>);
 #[derive(Debug)]
 struct Wait {
     entry: Seq,
-    /// None: told that it takes too long. The place is kept until the entry is committed.
+    /// None: told that it takes too long. One such place for an entry is kept until the entry is committed.
     token: Option<Token>,
     since: Time,
 }
@@ -26,18 +26,25 @@ impl Awaited {
         self.0.insert(at, Wait { entry, token: Some(token), since });
     }
 
-    /// Who waits for this entry, the first that anybody waits for; they wait no longer.
+    /// Who waits for this entry; they wait no longer.
     pub(super) fn committed(&mut self, entry: Seq) -> impl Iterator<Item = Token> {
-        std::iter::from_fn(move || self.0.pop_front_if(|wait| wait.entry <= entry)).filter_map(move |wait| {
-            debug_assert_eq!(wait.entry, entry, "entries are committed in order");
-            wait.token
-        })
+        let from = self.0.partition_point(|wait| wait.entry < entry);
+        let to = self.0.partition_point(|wait| wait.entry <= entry);
+        self.0.drain(from..to).filter_map(|wait| wait.token)
     }
 
     /// Who has been waiting for longer than `patience`; they are not told again.
-    pub(super) fn late(&mut self, now: Time, patience: Duration) -> impl Iterator<Item = Token> {
-        let late = move |wait: &&mut Wait| now.since(wait.since) > patience;
-        self.0.iter_mut().filter(late).filter_map(|wait| wait.token.take())
+    pub(super) fn late(&mut self, now: Time, patience: Duration) -> Vec<Token> {
+        let (mut told, mut before) = (Vec::new(), None);
+        self.0.retain_mut(|wait| {
+            if now.since(wait.since) > patience {
+                told.extend(wait.token.take());
+            }
+            let kept = wait.token.is_some() || before != Some(wait.entry);
+            before = Some(wait.entry);
+            kept
+        });
+        told
     }
 
     /// Whether nobody waits, nor has waited for an entry that is not committed.
@@ -68,12 +75,13 @@ mod tests {
             awaited.push(Seq(entry), token(index), Time(since));
         }
         assert_eq!(awaited.committed(Seq(1)).collect::<Vec<_>>(), [token(10)]);
-        assert_eq!(awaited.late(Time(9), PATIENCE).collect::<Vec<_>>(), [token(20)]);
-        assert_eq!(awaited.late(Time(9), PATIENCE).count(), 0);
+        assert_eq!(awaited.late(Time(9), PATIENCE), [token(20)]);
+        assert_eq!(awaited.late(Time(9), PATIENCE), []);
         assert_eq!(awaited.committed(Seq(2)).collect::<Vec<_>>(), [token(21)]);
         assert!(!awaited.is_empty());
-        assert_eq!(awaited.late(Time(100), PATIENCE).collect::<Vec<_>>(), [token(30)]);
-        assert!(!awaited.is_empty(), "the entry is still under way");
+        (31..40).for_each(|index| awaited.push(Seq(3), token(index), Time(9)));
+        assert_eq!(awaited.late(Time(100), PATIENCE), (30..40).map(token).collect::<Vec<_>>());
+        assert_eq!(awaited.0.len(), 1, "the entry is still under way, whoever has asked for it");
         assert_eq!(awaited.committed(Seq(3)).count(), 0);
         assert!(awaited.is_empty() && awaited.into_tokens().count() == 0);
     }

@@ -328,8 +328,12 @@ impl Session {
         }
         self.counts.writes += all.len() as u64;
         let base = self.pending.next_index();
-        let (tasks, writes): (Tasks, Vec<Option<Write>>) =
-            all.into_iter().map(|(key, what)| self.task(xxh3_64(&key), key, what, call)).unzip();
+        let (mut tasks, mut writes) = (Tasks::with_capacity(all.len()), Vec::with_capacity(all.len()));
+        for (key, what) in all {
+            let (task, write) = self.task(xxh3_64(&key), key, what, call);
+            tasks.push(task);
+            writes.push(write);
+        }
         self.pending.owe(Owed::new(self.redis.proto, shape, tasks));
         (base..).zip(writes).for_each(|(index, write)| self.begin(index, write, call));
         true

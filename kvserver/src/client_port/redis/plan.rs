@@ -70,6 +70,7 @@ pub(super) fn plan<'a>(
         Run::IncrByFloat => write(key, What::Update(Update::AddFloat(bytes(args.get(2)))), Shape::Number),
         Run::Expire { millis, date } => write(key, expire(args, millis, date, wall(), command.name)?, Shape::Changed),
         Run::Persist => write(key, What::Update(Update::Persist), Shape::Changed),
+        Run::Del if args.len() > MOST_KEYS + 1 => return Err(too_many(args.len() - 1)),
         Run::Del => Plan::WriteAll(args.from(1).map(|key| (bytes(key), What::Delete)).collect(), Shape::Deleted),
         Run::MSet if args.len().is_multiple_of(2) => {
             return Err("ERR wrong number of arguments for 'mset' command".into());
@@ -92,7 +93,7 @@ fn within(plan: &Plan<'_>, args: &Args<'_>, limits: &Limits) -> Result<(), Wrong
         Plan::Read(..) | Plan::Lasts(..) | Plan::Write(..) => 1,
     };
     if keys > MOST_KEYS {
-        return Err(format!("ERR {keys} keys in one command: at most {MOST_KEYS}; send several").into());
+        return Err(too_many(keys));
     }
     match plan {
         Plan::Read(key, _) | Plan::Lasts(key, _) => key_within(key, limits),
@@ -102,6 +103,10 @@ fn within(plan: &Plan<'_>, args: &Args<'_>, limits: &Limits) -> Result<(), Wrong
             all.iter().try_for_each(|(key, what)| key_within(key, limits).and_then(|()| value_within(what, limits)))
         }
     }
+}
+
+fn too_many(keys: usize) -> Wrong {
+    format!("ERR {keys} keys in one command: at most {MOST_KEYS}; send several").into()
 }
 
 fn key_within(key: &[u8], limits: &Limits) -> Result<(), Wrong> {
@@ -134,8 +139,13 @@ fn write<'a>(key: &[u8], what: What, shape: Shape) -> Plan<'a> {
     Plan::Write(bytes(key), what, shape)
 }
 
-/// The commonest write of all: key and value share an allocation.
+/// The commonest write of all: key and value share an allocation, but for large values, which a key that is kept for longer
+/// would hold in memory.
 fn put(key: &[u8], value: &[u8]) -> (Bytes, What) {
+    const LARGE: usize = 4 << 10;
+    if value.len() > LARGE {
+        return (bytes(key), What::Put(Blob(bytes(value))));
+    }
     let mut both = BytesMut::with_capacity(key.len() + value.len());
     both.extend_from_slice(key);
     both.extend_from_slice(value);

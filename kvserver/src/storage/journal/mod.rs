@@ -2,7 +2,7 @@
 //!
 //! [`Journal::append`] only copies a line into a buffer: callers hold a slot's lock. One thread takes whatever has
 //! gathered, writes it, syncs it once, and reports how far each slot's records are on disk; while it syncs, the next
-//! group gathers. There is no delay that waits for more to gather: one client waits for one sync.
+//! group gathers. One client waits for one sync; where many come back together, the next group waits for them (`gather`).
 //!
 //! What goes wrong is decided here and nowhere else:
 //! - The disk is full or read-only: the group is kept, its torn beginning cut away, and it is tried again until it

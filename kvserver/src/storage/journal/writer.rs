@@ -11,7 +11,7 @@ use super::super::codec::{SegmentHead, put_head, put_synced};
 use super::super::disk::{Disk, FileOp};
 use super::super::manifest::segment_name;
 use super::extent::{AHEAD, Extent};
-use super::gather::{Gather, LONGEST};
+use super::gather::Gather;
 use super::{JournalEvent, Shared, State};
 
 /// How long a full disk is left alone before the next attempt.
@@ -32,8 +32,6 @@ pub(super) struct Writer {
     group: Vec<u8>,
     marks: Vec<(Slot, u64)>,
     gather: Gather,
-    /// How long the last sync took.
-    took: Duration,
     total_bytes: u64,
 }
 
@@ -80,7 +78,6 @@ impl Writer {
             group: Vec::new(),
             marks: Vec::new(),
             gather: Gather::default(),
-            took: Duration::ZERO,
             total_bytes: 0,
         }
     }
@@ -128,8 +125,9 @@ impl Writer {
 
     /// Waits for something to do and takes what has gathered.
     ///
-    /// On a machine with nothing else to do there is no delay. Where threads wait for processors, those that bring records go
-    /// first: the group gets larger, and the syncs, which cost more than anything else, fewer.
+    /// A client who is alone waits for nobody. Where threads wait for processors, those that bring records go first, and those
+    /// whom the last group has answered are waited for: the group gets larger, and the syncs, which cost more than anything
+    /// else, fewer.
     fn wait(&mut self) -> Task {
         std::thread::yield_now();
         let mut state = self.shared.lock();
@@ -137,15 +135,14 @@ impl Writer {
             (state.idle, state.wanted) = (true, 1);
             state = self.shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        // Those whom the last group has answered may be on their way with more.
-        let wanted = self.gather.wanted();
-        if let Some(wanted) = wanted {
+        let hurry = |state: &State| state.rotate.is_some() || state.closing;
+        if let Some((wanted, most)) = self.gather.wait_for(clock::now(), state.marks.len()).filter(|_| !hurry(&state)) {
             (state.idle, state.wanted) = (true, wanted);
-            let more = |state: &mut State| state.marks.len() < wanted && state.rotate.is_none() && !state.closing;
-            let waited = self.shared.work.wait_timeout_while(state, self.took.min(LONGEST), more);
+            let more = |state: &mut State| state.marks.len() < wanted && !hurry(state);
+            let waited = self.shared.work.wait_timeout_while(state, most, more);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            self.gather.waited(state.marks.len() >= wanted || hurry(&state));
         }
-        self.gather.taken(state.marks.len(), wanted);
         state.idle = false;
         std::mem::swap(&mut state.buffer, &mut self.group);
         std::mem::swap(&mut state.marks, &mut self.marks);
@@ -160,7 +157,6 @@ impl Writer {
         self.busy();
         let began = clock::now();
         let synced = self.disk.perform(FileOp::Sync(self.name.clone()));
-        self.took = clock::now().since(began);
         self.shared.busy_since.store(0, Ordering::Relaxed);
         synced.map_err(|e| {
             End::Fatal(format!("cannot sync {}: {e}; a retry would lie, so the process stops", self.name))
@@ -172,8 +168,10 @@ impl Writer {
         self.publish();
         self.group.clear();
         self.group.shrink_to(BUFFER_KEPT);
+        let (records, took) = (self.marks.len(), clock::now().since(began));
         let marks = highest(&mut self.marks);
         (self.shared.listener)(JournalEvent::Durable { marks, total_bytes: self.total_bytes });
+        self.gather.answered(records, clock::now(), took);
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::{Entry, Epoch, LogId, Op, Outcome, Seq, Slot};
 
 use super::super::codec::{Line, take_line};
-use super::super::disk::{FileOp, RealDisk};
+use super::super::disk::{Disk, FileOp, RealDisk};
 use super::super::journal::extent::without_room;
 use super::super::journal::{Journal, JournalEvent, JournalStart, Limits};
 use super::super::manifest::segment_name;
@@ -111,6 +111,59 @@ fn a_rotation_leaves_everything_before_it_in_older_segments() {
     journal.close();
     assert_eq!(recover(&*disk.lock()).unwrap().images[&Slot(1)].mark, 20);
     assert!(journal.rotate().is_err());
+}
+
+/// A disk whose syncs take a while.
+struct Slow(SharedDisk);
+
+impl Disk for Slow {
+    fn perform(&mut self, op: FileOp<'_>) -> std::io::Result<()> {
+        if matches!(op, FileOp::Sync(_)) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.0.perform(op)
+    }
+
+    fn names(&self) -> std::io::Result<Vec<String>> {
+        self.0.names()
+    }
+
+    fn length(&self, name: &str) -> std::io::Result<u64> {
+        self.0.length(name)
+    }
+
+    fn read(&self, name: &str, from: u64, length: u64) -> std::io::Result<Vec<u8>> {
+        self.0.read(name, from, length)
+    }
+}
+
+#[test]
+fn groups_that_wait_for_each_other_are_written_whoever_comes() {
+    let (events, received) = channel();
+    let listener = Arc::new(move |event| drop(events.send(event)));
+    let disk = SharedDisk::default();
+    let journal = Journal::start(Box::new(Slow(disk.clone())), START, listener).unwrap();
+    let mut mark = 0;
+    let mut append = |count: u64| {
+        (0..count).for_each(|_| {
+            mark += 1;
+            journal.append(&put(1, mark));
+        });
+        mark
+    };
+    for round in 0..10 {
+        // All at once, then as many, then fewer, which are waited for in vain, and fewer with a rotation behind them.
+        for count in [20, 20, 3] {
+            wait_durable(&received, 1, append(count));
+        }
+        wait_durable(&received, 1, append(20));
+        append(2);
+        assert_eq!(journal.rotate().unwrap(), round + 2);
+    }
+    wait_durable(&received, 1, append(20));
+    let last = append(1);
+    journal.close();
+    assert_eq!(recover(&*disk.lock()).unwrap().images[&Slot(1)].mark, last);
 }
 
 #[test]
