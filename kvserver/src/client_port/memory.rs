@@ -139,6 +139,11 @@ impl Account<'_> {
         self.memory.pressure()
     }
 
+    /// Whether so many bytes are what was last said.
+    pub(super) fn covers(&self, bytes: usize) -> bool {
+        bytes / STEP == self.steps
+    }
+
     /// Whether this connection must go.
     pub(super) fn is_cut(&self) -> bool {
         self.holder.as_ref().is_some_and(|holder| holder.cut.load(Relaxed))

@@ -133,6 +133,11 @@ impl Session {
         (self.closing || self.ended) && self.pending.is_empty() && self.output().is_empty()
     }
 
+    /// Whether nothing is left of what the client has sent: not a byte, and no request under way.
+    pub fn is_idle(&self) -> bool {
+        self.pending.is_empty() && self.input.rest().is_empty()
+    }
+
     /// What is to be sent.
     pub fn output(&self) -> &[u8] {
         self.out.rest()

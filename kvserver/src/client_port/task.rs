@@ -106,16 +106,41 @@ async fn linger(mut stream: TcpStream, patience: Duration) {
 
 impl Connection<'_> {
     async fn run(&mut self, stream: &mut TcpStream) -> io::Result<End> {
-        while !self.session.is_done() {
-            std::future::poll_fn(|cx| self.turn(cx, stream)).await?;
-            let now = clock::now();
-            self.session.process(now, &self.shared.backend, self.me.conn());
-            self.shared.stats.add(&mut self.session.counts);
-            if self.account_for(now) {
-                return Ok(End::Cut);
+        std::future::poll_fn(|cx| self.poll(cx, stream)).await
+    }
+
+    /// Does all that can be done now. A request that is answered at once costs one round, and a look for more.
+    fn poll(&mut self, cx: &mut Context<'_>, stream: &mut TcpStream) -> Poll<io::Result<End>> {
+        loop {
+            if self.session.is_done() {
+                return Poll::Ready(Ok(End::Done));
+            }
+            let news = self.news(cx, stream)?;
+            if news && self.answer() {
+                return Poll::Ready(Ok(End::Cut));
+            }
+            let sent = self.send(cx, stream)?;
+            // What waited for room may go on now, and what took room is not held any more.
+            if sent && !self.is_settled() && self.answer() {
+                return Poll::Ready(Ok(End::Cut));
+            }
+            if !news && !sent {
+                return Poll::Pending;
             }
         }
-        Ok(End::Done)
+    }
+
+    /// Whether there is nothing to be done for the client but to wait for its next request.
+    fn is_settled(&self) -> bool {
+        self.session.is_idle() && self.account.covers(self.session.memory())
+    }
+
+    /// Lets the session answer what it can; true: this connection must go.
+    fn answer(&mut self) -> bool {
+        let now = clock::now();
+        self.session.process(now, &self.shared.backend, self.me.conn());
+        self.shared.stats.add(&mut self.session.counts);
+        self.account_for(now)
     }
 
     /// Says what this connection holds; true: it must go.
@@ -142,18 +167,17 @@ impl Connection<'_> {
         }
     }
 
-    /// Does all that can be done now: takes answers, sends, reads. Pending if there was nothing.
-    fn turn(&mut self, cx: &mut Context<'_>, stream: &mut TcpStream) -> Poll<io::Result<()>> {
-        let mut progress = self.take_replies(cx) || self.account.is_cut();
+    /// Takes answers and bytes; false if there was nothing. The task is woken when there is.
+    fn news(&mut self, cx: &mut Context<'_>, stream: &mut TcpStream) -> io::Result<bool> {
+        let mut news = self.take_replies(cx) || self.account.is_cut();
         if self.shared.stopping.load(Relaxed) && !self.session.is_closing() {
             self.session.close();
-            progress = true;
+            news = true;
         }
-        progress |= self.send(cx, stream)?;
         if self.session.wants_input() {
-            progress |= self.receive(cx, stream)?;
+            news |= self.receive(cx, stream)?;
         }
-        if progress { Poll::Ready(Ok(())) } else { Poll::Pending }
+        Ok(news)
     }
 
     fn take_replies(&mut self, cx: &mut Context<'_>) -> bool {

@@ -115,7 +115,8 @@ impl Node {
         bump(&self.metrics.gets);
         let Some(serving) = self.serving.get() else { return f(Read::Refused(Refusal::Unavailable(UNREGISTERED))) };
 
-        serving.slots.with(self, serving.slots.of(key), |replica, out| replica.read(now, key, token, out, f))
+        let slot = Position::of(key).slot(serving.cluster.slots);
+        serving.slots.with(self, slot, |replica, out| replica.read(now, key, token, out, f))
     }
 
     /// Reads how long `key` lasts: [`Read::Lasts`], or what else [`Node::read`] may say.
@@ -123,7 +124,8 @@ impl Node {
         bump(&self.metrics.gets);
         let Some(serving) = self.serving.get() else { return Read::Refused(Refusal::Unavailable(UNREGISTERED)) };
 
-        serving.slots.with(self, serving.slots.of(key), |replica, out| replica.lasting(now, key, token, out))
+        let slot = Position::of(key).slot(serving.cluster.slots);
+        serving.slots.with(self, slot, |replica, out| replica.lasting(now, key, token, out))
     }
 
     /// Reads a page of the records of the slot in which `at` lies, after a key or from the first.

@@ -121,10 +121,10 @@ impl Replica {
 
     pub(super) fn extent_now(&self, now: Time) -> Extent {
         let map = &self.log.image.map;
-        let there = |(_, held): &(&[u8], Held<'_>)| !self.is_past(now, held);
         let past = map.due().take_while(|(at, _)| self.wall.is_past(now, *at)).count();
-        let (first, last) = (map.all().find(there), map.all().rev().find(there));
-        let key = |found: Option<(&[u8], Held<'_>)>| found.map(|(key, _)| Bytes::copy_from_slice(key));
+        let ends = map.outermost(|held| !self.is_past(now, held));
+        let [first, last] = [ends.map(|ends| ends.0), ends.map(|ends| ends.1)];
+        let key = |key: Option<&[u8]>| key.map(Bytes::copy_from_slice);
         Extent { records: (map.len() - past) as u64, first: key(first), last: key(last) }
     }
 

@@ -3,11 +3,11 @@
 //! A record may have a deadline, which is part of it as its value is: checksum and digests cover it. What is held is held,
 //! past its deadline too, until an entry of the log removes it; the map knows no time.
 //!
-//! The tree has one level: [`LEAVES`] leaves, by key hash, below a root. Digests are computed when asked for (a catch-up,
+//! The hash tree has one level: [`LEAVES`] leaves, by key hash, below a root. Digests are computed when asked for (a catch-up,
 //! an anti-entropy round), so that writes pay nothing for them; a slot is small enough to be hashed in milliseconds.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use common::Op;
@@ -18,23 +18,25 @@ use common::update::Becomes;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::packed::Packed;
+use super::records::{PLACES_OF_A_TAG, Records};
 
 /// Leaves per slot.
 pub const LEAVES: u16 = 1024;
 
-/// In at most about so many pieces all keys are listed.
-const PIECES: usize = 64;
-
-/// Committed records, ordered by key.
+/// Committed records, in an order that depends on nothing but their keys: about that of their [`place`]s.
 #[derive(Clone, Debug, Default)]
 pub struct SlotMap {
-    records: BTreeSet<Packed>,
+    records: Records,
     bytes: u64,
     /// How many records have a deadline.
     dated: usize,
     /// The deadlines in order, while somebody must know which is next.
     due: Option<BTreeSet<(u64, Box<[u8]>)>>,
+    /// The smallest and the greatest key, once somebody has asked for them, until one of them goes.
+    ends: OnceLock<Option<Ends>>,
 }
+
+type Ends = (Box<[u8]>, Box<[u8]>);
 
 /// Whether the deadlines are watched makes no difference to what is held.
 impl PartialEq for SlotMap {
@@ -58,7 +60,7 @@ pub struct Held<'a> {
 pub type Loose = (Box<[u8]>, Box<[u8]>, Option<u64>);
 
 impl FromIterator<Loose> for SlotMap {
-    /// Builds the tree in one go from records that are (nearly) in key order: faster and denser than one by one.
+    /// Builds the tree in one go: faster and denser than one by one.
     fn from_iter<I: IntoIterator<Item = Loose>>(records: I) -> SlotMap {
         let packed = records.into_iter().map(|(key, value, until)| Packed::new(&key, &value, until));
         let mut map = SlotMap { records: packed.collect(), ..SlotMap::default() };
@@ -91,7 +93,10 @@ impl SlotMap {
         let old = self.records.replace(Packed::new(key, value, until));
         match &old {
             Some(old) => self.bytes -= old.value().len() as u64,
-            None => self.bytes += key.len() as u64,
+            None => {
+                self.bytes += key.len() as u64;
+                self.widen(key);
+            }
         }
         self.redate(key, old.and_then(|old| old.until()), until);
     }
@@ -109,7 +114,43 @@ impl SlotMap {
         if let Some(old) = self.records.take(key) {
             self.bytes -= (key.len() + old.value().len()) as u64;
             self.redate(key, old.until(), None);
+            if self.ends.get().is_some_and(|ends| ends.as_ref().is_some_and(|(a, b)| **a == *key || **b == *key)) {
+                self.ends.take();
+            }
         }
+    }
+
+    /// A key has come.
+    fn widen(&mut self, key: &[u8]) {
+        match self.ends.get_mut() {
+            None => {}
+            Some(None) => drop(self.ends.take()),
+            Some(Some((first, _))) if key < &**first => *first = key.into(),
+            Some(Some((_, last))) if key > &**last => *last = key.into(),
+            Some(Some(_)) => {}
+        }
+    }
+
+    /// The smallest and the greatest of the keys of which `there` says so. As a rule they are known.
+    #[must_use]
+    pub fn outermost(&self, there: impl Fn(&Held<'_>) -> bool) -> Option<(&[u8], &[u8])> {
+        let ends = self.ends.get_or_init(|| {
+            let (first, last) = self.outermost_of(|_| true)?;
+            Some((first.into(), last.into()))
+        });
+        let (first, last) = ends.as_ref()?;
+        if [first, last].into_iter().all(|key| self.held(key).is_some_and(|held| there(&held))) {
+            return Some((first, last));
+        }
+        self.outermost_of(there)
+    }
+
+    fn outermost_of(&self, there: impl Fn(&Held<'_>) -> bool) -> Option<(&[u8], &[u8])> {
+        let keys = self.all().filter(|(_, held)| there(held)).map(|(key, _)| key);
+        keys.fold(None, |ends, key| {
+            let (first, last) = ends.unwrap_or((key, key));
+            Some((key.min(first), key.max(last)))
+        })
     }
 
     /// Keeps count of deadlines, and their order if that is wanted.
@@ -181,41 +222,41 @@ impl SlotMap {
         self.bytes
     }
 
-    /// All keys and values in key order.
+    /// All keys and values.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.records.iter().map(|record| (record.key(), record.value()))
     }
 
-    /// All records in key order.
-    pub fn all(&self) -> impl DoubleEndedIterator<Item = (&[u8], Held<'_>)> {
+    /// All records.
+    pub fn all(&self) -> impl Iterator<Item = (&[u8], Held<'_>)> {
         self.records.iter().map(|record| (record.key(), record.held()))
     }
 
-    /// The records whose keys are greater than `after`, or all, in key order.
+    /// The records behind the one with this key, whether or not there is one, or all.
     pub fn after(&self, after: Option<&[u8]>) -> impl Iterator<Item = (&[u8], Held<'_>)> {
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.records.range::<[u8], _>((start, Bound::Unbounded)).map(|record| (record.key(), record.held()))
+        let all = after.is_none().then(|| self.records.iter()).into_iter().flatten();
+        let rest = after.map(|key| self.records.after(key)).into_iter().flatten();
+        all.chain(rest).map(|record| (record.key(), record.held()))
     }
 
     /// About `count` keys from this place on, in the order of places. All keys of one place are told together, and
     /// only those of which `there` says so.
-    ///
-    /// The records are not kept in that order, so all keys are looked at. Therefore a long list is told in few pieces
-    /// whatever `count` says.
     #[must_use]
     pub fn keys_from(&self, from: u64, count: usize, there: impl Fn(&Held<'_>) -> bool) -> Keys {
-        let count = count.max(self.records.len() / PIECES).max(1);
-        let records = self.all().filter(|(_, held)| there(held));
-        let mut found: Vec<(u64, &[u8])> = records.map(|(key, _)| (place(key), key)).collect();
-        found.retain(|(place, _)| *place >= from);
-        if found.len() > count {
-            found.select_nth_unstable(count - 1);
-            let last = found[..count].iter().map(|(place, _)| *place).max().unwrap_or(PLACES);
-            found.retain(|(place, _)| *place <= last);
-            let next = Some(last + 1).filter(|next| *next < PLACES);
-            return Keys { keys: found.into_iter().map(|(_, key)| Blob(Bytes::copy_from_slice(key))).collect(), next };
+        let (mut keys, mut end) = (Vec::new(), PLACES);
+        for record in self.records.from_place(from) {
+            let at = place(record.key());
+            if at >= end {
+                return Keys { keys, next: Some(end) };
+            }
+            if at >= from && there(&record.held()) {
+                keys.push(Blob(Bytes::copy_from_slice(record.key())));
+                if keys.len() == count.max(1) {
+                    end = (at / PLACES_OF_A_TAG + 1) * PLACES_OF_A_TAG;
+                }
+            }
         }
-        Keys { keys: found.into_iter().map(|(_, key)| Blob(Bytes::copy_from_slice(key))).collect(), next: None }
+        Keys { keys, next: None }
     }
 
     /// The leaf a key belongs to.
@@ -246,7 +287,7 @@ impl SlotMap {
         }
     }
 
-    /// The key and digest of every record of these leaves, in key order.
+    /// The key and digest of every record of these leaves.
     #[must_use]
     pub fn records_of(&self, leaves: &[u16]) -> Vec<(Blob, u64)> {
         let wanted = self.all().filter(|(key, _)| leaves.contains(&Self::leaf_of(key)));
@@ -257,7 +298,7 @@ impl SlotMap {
     pub fn flip(&mut self, key: &[u8]) -> bool {
         let Some(mut record) = self.records.take(key) else { return false };
         record.flip();
-        self.records.insert(record)
+        self.records.replace(record).is_none()
     }
 
     fn count(&mut self) {
@@ -306,6 +347,7 @@ impl SlotMap {
         if leaves.iter().any(|leaf| leaf.clear) {
             let cleared: BTreeSet<u16> = leaves.iter().filter(|leaf| leaf.clear).map(|leaf| leaf.leaf).collect();
             self.records.retain(|record| !cleared.contains(&Self::leaf_of(record.key())));
+            self.ends.take();
             self.count();
         }
         for leaf in leaves {
@@ -344,9 +386,9 @@ mod tests {
         assert_eq!(damaged.verified(), Err(b"k".to_vec()));
         // A deadline that changes by itself is damage, too.
         let mut damaged = with.clone();
-        let mut record = damaged.records.pop_first().unwrap();
+        let mut record = damaged.records.take(b"k").unwrap();
         record.falsify_deadline(9);
-        damaged.records.insert(record);
+        damaged.records.replace(record);
         assert_eq!(damaged.held(b"k"), Some(Held { value: b"v", until: Some(9) }));
         assert_eq!(damaged.verified(), Err(b"k".to_vec()));
         assert_eq!((with.bytes(), with.dated(), with.held(b"k").unwrap().until), (2, 1, Some(7)));
@@ -390,7 +432,11 @@ mod tests {
             map.watch_deadlines(true);
             for one in steps {
                 step(&mut map, &mut naive, one);
-                let held: Vec<_> = map.all().map(|(key, held)| (key.to_vec(), (held.value.to_vec(), held.until))).collect();
+                let mut held: Vec<_> =
+                    map.all().map(|(key, held)| (key.to_vec(), (held.value.to_vec(), held.until))).collect();
+                held.sort();
+                let ends = held.first().map(|(key, _)| &key[..]).zip(held.last().map(|(key, _)| &key[..]));
+                prop_assert_eq!(map.outermost(|_| true), ends);
                 prop_assert_eq!(&held, &naive.clone().into_iter().collect::<Vec<_>>());
                 let mut due: Vec<_> = naive.iter().filter_map(|(key, held)| Some((held.1?, key.as_slice()))).collect();
                 due.sort_unstable();

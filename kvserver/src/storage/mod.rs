@@ -27,6 +27,7 @@ pub mod manifest;
 pub mod map;
 mod packed;
 pub mod record;
+mod records;
 pub mod recovery;
 mod replay;
 mod scan;

@@ -204,20 +204,28 @@ pub(super) const COMMANDS: &[Command] = &[
     no("watch", -2, "transactions", NO_TRANSACTIONS),
 ];
 
-/// The longest name, and a little.
-const LONGEST: usize = 16;
+const LETTERS: usize = 26;
+
+/// Where the commands of each letter begin, and where those of the last one end: a name is compared with few others.
+const BEGINS: [usize; LETTERS + 1] = {
+    let mut begins = [COMMANDS.len(); LETTERS + 1];
+    let mut at = COMMANDS.len();
+    let mut letter = LETTERS;
+    while letter > 0 {
+        letter -= 1;
+        while at > 0 && COMMANDS[at - 1].name.as_bytes()[0] as usize >= b'a' as usize + letter {
+            at -= 1;
+        }
+        begins[letter] = at;
+    }
+    begins
+};
 
 /// The command of this name, in any case.
 pub(super) fn find(name: &[u8]) -> Option<&'static Command> {
-    if name.len() > LONGEST {
-        return None;
-    }
-    let mut lower = [0; LONGEST];
-    let lower = &mut lower[..name.len()];
-    lower.copy_from_slice(name);
-    lower.make_ascii_lowercase();
-    let at = COMMANDS.binary_search_by(|command| command.name.as_bytes().cmp(lower)).ok()?;
-    Some(&COMMANDS[at])
+    let letter = usize::from(name.first()?.to_ascii_lowercase().wrapping_sub(b'a'));
+    let of_letter = BEGINS.get(letter).zip(BEGINS.get(letter + 1)).map(|(from, to)| &COMMANDS[*from..*to])?;
+    of_letter.iter().find(|command| command.name.as_bytes().eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]
@@ -228,11 +236,12 @@ mod tests {
     fn the_table_is_in_order_and_every_command_is_found() {
         assert!(COMMANDS.windows(2).all(|pair| pair[0].name < pair[1].name));
         for command in COMMANDS {
-            assert!(command.name.len() <= LONGEST, "{}", command.name);
             let found = find(command.name.to_ascii_uppercase().as_bytes()).unwrap();
             assert_eq!(found.name, command.name);
         }
-        assert!(find(b"").is_none() && find(b"hset").is_none() && find(&[b'a'; 100]).is_none());
+        for unknown in [&b""[..], b"hset", b"zadd", b"{get", b"@get", b"ge", b"gets", b"\xffget", &[b'a'; 100]] {
+            assert!(find(unknown).is_none(), "{unknown:?}");
+        }
     }
 
     #[test]
