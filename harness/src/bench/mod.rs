@@ -7,6 +7,7 @@
 //! These are shells: they read the clock, wait, and have threads and tasks.
 #![allow(clippy::disallowed_methods)]
 
+pub mod against;
 mod contest;
 mod dialect;
 mod disk;

@@ -10,7 +10,7 @@ use playground::process::{Launch, Process};
 
 use super::dialect::Protocol;
 use super::load::{Load, Target};
-use crate::real::Cluster;
+use crate::real::{Cluster, Keyrange};
 
 /// How long a server may take to listen, and to answer what is there.
 const LISTEN: Duration = Duration::from_secs(60);
@@ -79,9 +79,12 @@ pub(crate) fn until_right(what: &str, mut right: impl FnMut() -> bool) -> anyhow
 
 /// Each server with those of the keys that it coordinates.
 pub(crate) fn coordinators(cluster: &Cluster, keys: &[String]) -> anyhow::Result<Vec<Target>> {
-    let keyrange = cluster.keyrange(1);
-    let mut parts: Vec<(String, Vec<String>)> =
-        cluster.addresses().into_iter().map(|address| (address, Vec::new())).collect();
+    shares_of(&cluster.keyrange(1), cluster.addresses(), keys)
+}
+
+/// Each of the servers with those of the keys that it coordinates.
+pub(crate) fn shares_of(keyrange: &Keyrange, servers: Vec<String>, keys: &[String]) -> anyhow::Result<Vec<Target>> {
+    let mut parts: Vec<(String, Vec<String>)> = servers.into_iter().map(|address| (address, Vec::new())).collect();
     for key in keys {
         let owner = keyrange.servers(key).first().copied().unwrap_or_default();
         if let Some((_, keys)) = parts.iter_mut().find(|(address, _)| address == owner) {

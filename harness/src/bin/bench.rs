@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
+use harness::bench::against::{self, Against};
 use harness::bench::lines::{self, Options};
 use harness::bench::report::Report;
-use harness::bench::{echo, growth, plot};
+use harness::bench::{Protocol, echo, growth, plot};
 use serde::Serialize;
 
 /// Measures Annulus and its peers (redis, etcd) alternately on this machine, and tells the ratios.
@@ -17,7 +18,7 @@ use serde::Serialize;
 #[command(name = "bench", args_conflicts_with_subcommands = true)]
 struct Args {
     #[command(subcommand)]
-    growth: Option<Command>,
+    command: Option<Command>,
     /// How often each comparison alternates [default: 5, quick: 2].
     #[arg(long)]
     rounds: Option<usize>,
@@ -46,22 +47,61 @@ struct Args {
 #[derive(clap::Subcommand, Debug)]
 enum Command {
     /// What keys, values, connections and servers cost as they grow: Annulus alone.
-    Growth {
-        /// How long one load runs, in seconds [default: 3, quick: 0.5].
-        #[arg(long)]
-        seconds: Option<f64>,
-        /// Ten million keys as well: needs 4 GB of memory and some minutes.
-        #[arg(long)]
-        big: bool,
-        /// Not beyond 100,000 keys, 1,000 connections and 5 servers.
-        #[arg(long, conflicts_with = "big")]
-        quick: bool,
-        /// Only these sections, with commas between: keys, values, connections, servers.
-        #[arg(long, value_delimiter = ',')]
-        only: Vec<String>,
-        #[command(flatten)]
-        places: Places,
-    },
+    Growth(Growth),
+    /// One load against servers that run already. Puts its keys (key:000000000000 and so on) first.
+    Load(OneLoad),
+}
+
+#[derive(clap::Args, Debug)]
+struct Growth {
+    /// How long one load runs, in seconds [default: 3, quick: 0.5].
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Ten million keys as well: needs 4 GB of memory and some minutes.
+    #[arg(long)]
+    big: bool,
+    /// Not beyond 100,000 keys, 1,000 connections and 5 servers.
+    #[arg(long, conflicts_with = "big")]
+    quick: bool,
+    /// Only these sections, with commas between: keys, values, connections, servers.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    #[command(flatten)]
+    places: Places,
+}
+
+#[derive(clap::Args, Debug)]
+struct OneLoad {
+    /// Servers, with commas between. Of a text cluster one is enough: it knows who coordinates what.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', required = true)]
+    at: Vec<String>,
+    /// What is spoken.
+    #[arg(long, default_value = "text", value_parser = ["text", "redis"])]
+    protocol: String,
+    /// Connections.
+    #[arg(long, default_value_t = 50)]
+    clients: usize,
+    /// Requests at a time on each of them.
+    #[arg(long, default_value_t = 1)]
+    pipeline: usize,
+    /// How many keys.
+    #[arg(long, default_value_t = 10_000)]
+    keys: usize,
+    /// The length of values, in bytes.
+    #[arg(long, default_value_t = 100)]
+    value: usize,
+    /// Puts instead of gets.
+    #[arg(long)]
+    put: bool,
+    /// How long, in seconds.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Processes whose processor time is told, with commas between: the servers, if they are on this machine.
+    #[arg(long, value_delimiter = ',')]
+    pids: Vec<u32>,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Where things go.
@@ -87,8 +127,9 @@ fn main() -> ExitCode {
         eprintln!("bench: these are not optimised binaries; use `cargo run --release`");
     }
     let args = Args::parse_from(args);
-    let done = match args.growth {
-        Some(growth) => grow(growth),
+    let done = match args.command {
+        Some(Command::Growth(growth)) => grow(growth),
+        Some(Command::Load(one)) => load(one),
         None => measure(args),
     };
     match done {
@@ -126,8 +167,17 @@ fn measure(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn grow(command: Command) -> anyhow::Result<()> {
-    let Command::Growth { seconds, big, quick, only, places } = command;
+fn load(one: OneLoad) -> anyhow::Result<()> {
+    let OneLoad { at, protocol, clients, pipeline, keys, value, put, seconds, pids, json } = one;
+    let protocol = if protocol == "text" { Protocol::Text } else { Protocol::Redis { wait: false } };
+    let length = Duration::try_from_secs_f64(seconds)?;
+    let outcome = against::run(&Against { servers: at, protocol, clients, pipeline, keys, value, put, length, pids })?;
+    println!("{}", if json { serde_json::to_string(&outcome)? } else { outcome.line() });
+    Ok(())
+}
+
+fn grow(growth: Growth) -> anyhow::Result<()> {
+    let Growth { seconds, big, quick, only, places } = growth;
     let or = |small, usual, large| {
         if quick {
             small
