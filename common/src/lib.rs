@@ -18,6 +18,7 @@ pub mod frame;
 #[cfg(feature = "health")]
 mod health;
 pub mod ids;
+mod lanes;
 pub mod lineage;
 pub mod lobby;
 pub mod logging;

@@ -334,7 +334,7 @@ pub enum AuditFound {
     Equal,
     /// It is not; one digest per leaf.
     Digests(Vec<u64>),
-    /// The key and digest of every record of the leaves, in key order.
+    /// The key and digest of every record of the leaves.
     Records(Vec<(Blob, u64)>),
     /// A record is not what it was when it arrived, by its checksum.
     Damaged,

@@ -7,6 +7,10 @@ use std::fmt;
 use md5::{Digest, Md5};
 
 use crate::ids::Slot;
+use crate::lanes;
+
+/// Of fewer keys than this each has its position computed by itself.
+const FEW: usize = 3;
 
 /// A point on the circle: the MD5 of some bytes as a big-endian number. Shown as 32 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -17,6 +21,24 @@ impl Position {
     #[must_use]
     pub fn of(key: &[u8]) -> Position {
         Position(u128::from_be_bytes(Md5::digest(key).into()))
+    }
+
+    /// How many keys [`Position::of_each`] takes.
+    pub const AT_ONCE: usize = lanes::LANES;
+
+    /// Where each of these keys lies, of which the first [`Position::AT_ONCE`] count; further positions mean nothing. Several
+    /// short keys take little longer than one.
+    #[must_use]
+    pub fn of_each(keys: &[&[u8]]) -> [Position; Self::AT_ONCE] {
+        let mut found = [Position(0); Self::AT_ONCE];
+        if keys.len() >= FEW && keys.iter().all(|key| key.len() <= lanes::LONGEST) {
+            let all = std::array::from_fn(|lane| keys.get(lane).copied().unwrap_or_default());
+            return lanes::digests(&all).map(|digest| Position(u128::from_be_bytes(digest)));
+        }
+        for (position, key) in found.iter_mut().zip(keys) {
+            *position = Position::of(key);
+        }
+        found
     }
 
     /// The slot of a ring with `slots` slots (a power of two from 1 to 32,768) that this position falls into.
@@ -54,6 +76,23 @@ mod tests {
     #[test]
     fn position_is_the_md5_of_the_bytes() {
         assert_eq!(Position::of(b"hello").to_string(), "5d41402abc4b2a76b9719d911017c592");
+    }
+
+    #[test]
+    fn positions_are_the_same_together_and_alone() {
+        let long = [b'x'; 200];
+        let keys: Vec<&[u8]> =
+            ["", "a", "key:000000000007", "b", "c", "hello", "x", "y"].iter().map(|key| key.as_bytes()).collect();
+        for count in 0..=keys.len() {
+            for last in [None, Some(&long[..56]), Some(&long[..])] {
+                let mut keys = keys[..count].to_vec();
+                if let (Some(place), Some(last)) = (keys.last_mut(), last) {
+                    *place = last;
+                }
+                let found = Position::of_each(&keys);
+                assert!(keys.iter().zip(found).all(|(key, position)| Position::of(key) == position), "{keys:?}");
+            }
+        }
     }
 
     #[test]

@@ -131,6 +131,21 @@ impl CommandParser {
         CommandParser { limits, state: State::Start, spans: Vec::new(), at: 0, unquoted: None }
     }
 
+    /// The caller goes back to the beginning of a command that it was given already, or of the one after that.
+    pub fn rewind(&mut self) {
+        self.spans.clear();
+        (self.state, self.at, self.unquoted) = (State::Start, 0, None);
+    }
+
+    /// Where in the input the only argument of a command lies that has this name, if that is what was found last, and the
+    /// argument stands there as it is.
+    #[must_use]
+    pub fn only_argument_of(&self, input: &[u8], name: &[u8]) -> Option<std::ops::Range<usize>> {
+        let [(from, to), (start, end)] = self.spans[..] else { return None };
+        let is = |from: u32, to: u32| input[from as usize..to as usize].eq_ignore_ascii_case(name);
+        (self.unquoted.is_none() && is(from, to)).then_some(start as usize..end as usize)
+    }
+
     /// Looks for the first command in `input`. The number says how many bytes are done with: the next call's input must
     /// begin right behind them. A caller that is not ready for a command may leave its bytes where they are, and finds it
     /// again.

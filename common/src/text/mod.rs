@@ -147,7 +147,7 @@ pub enum Request<'a> {
     Scan {
         /// A position of the slot.
         at: Position,
-        /// Only records with a greater key; None: from the first.
+        /// Only records behind the one with this key; None: from the first.
         after: Option<&'a [u8]>,
     },
 }

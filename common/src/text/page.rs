@@ -23,7 +23,7 @@ pub struct Page {
     pub last: Position,
     /// Whether the slot has more records after these.
     pub more: bool,
-    /// Keys and values, in key order.
+    /// Keys and values, in the order of [`place`](crate::forward::place)s, roughly.
     pub records: Vec<(Bytes, Bytes)>,
 }
 

@@ -79,6 +79,11 @@ impl RequestParser {
         RequestParser { dialect, limits, scanned: 0, skip: Skip::Nothing }
     }
 
+    /// The caller goes back to the beginning of a request that it was given already, or of the one after that.
+    pub fn rewind(&mut self) {
+        (self.scanned, self.skip) = (0, Skip::Nothing);
+    }
+
     /// Looks for the first request in `input`. The number says how many bytes are done with: the next call's input must
     /// begin right behind them. A caller that is not ready for a request may leave its bytes where they are, and finds
     /// it again.

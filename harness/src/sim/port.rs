@@ -46,8 +46,8 @@ impl Port<'_> {
 }
 
 impl Serves for Port<'_> {
-    fn read<R>(&self, now: Time, key: &[u8], token: Token, f: impl FnOnce(Read<'_>) -> R) -> R {
-        let (slot, s) = (self.slot(Position::of(key)), self.server);
+    fn read<R>(&self, now: Time, key: &[u8], at: Option<Position>, token: Token, f: impl FnOnce(Read<'_>) -> R) -> R {
+        let (slot, s) = (self.slot(at.unwrap_or_else(|| Position::of(key))), self.server);
         let mut world = self.world.borrow_mut();
         let mut out = std::mem::take(&mut world.scratch);
         let (answer, later) = match world.replica_mut(s, slot) {

@@ -42,7 +42,7 @@ pub enum Command {
         /// The key.
         key: Bytes,
     },
-    /// A page of the records of a slot in key order, from any server that may answer reads for it.
+    /// A page of the records of a slot, from any server that may answer reads for it.
     Scan {
         /// A position of the slot.
         at: Position,

@@ -26,8 +26,8 @@ pub(super) enum Backend {
 
 /// What a session asks of whoever holds the slots. The node does it in the product; in the simulation it is the world.
 pub trait Serves {
-    /// Reads `key`; `f` must be quick.
-    fn read<R>(&self, now: Time, key: &[u8], token: Token, f: impl FnOnce(Read<'_>) -> R) -> R;
+    /// Reads `key`; `f` must be quick. `at`: the key's position, if it is known already.
+    fn read<R>(&self, now: Time, key: &[u8], at: Option<Position>, token: Token, f: impl FnOnce(Read<'_>) -> R) -> R;
 
     /// How long does `key` last? Otherwise as [`Serves::read`].
     fn lasting(&self, now: Time, key: &[u8], token: Token) -> Read<'static>;
@@ -204,9 +204,9 @@ impl Serves for Backend {
         }
     }
 
-    fn read<R>(&self, now: Time, key: &[u8], token: Token, f: impl FnOnce(Read<'_>) -> R) -> R {
+    fn read<R>(&self, now: Time, key: &[u8], at: Option<Position>, token: Token, f: impl FnOnce(Read<'_>) -> R) -> R {
         match self {
-            Backend::Node(node, _) => node.read(now, key, token, f),
+            Backend::Node(node, _) => node.read(now, key, at, token, f),
             #[cfg(test)]
             Backend::Stub(stub) => stub.read(key, token, f),
         }

@@ -22,6 +22,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 mod text;
+mod together;
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,6 +1,7 @@
 //! The client port over real sockets, with a stand-in for the node.
 
 mod crowd;
+mod together;
 
 use std::time::Instant;
 

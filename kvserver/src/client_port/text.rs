@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::backend::Serves;
 use super::pending::{Asked, EVERY_KEY, What};
 use super::session::{PARKED, Session};
+use super::together::{Get, Together};
 use crate::replica::{Read, Refusal, Reply, Scan, Token, Told, Write, WriteOp};
 
 /// What an answer repeats of its request, and its form.
@@ -67,9 +68,31 @@ impl Echo {
 impl Session {
     /// Starts as many requests as the bounds allow, and returns how many bytes are done with.
     pub(super) fn lines(&mut self, input: &[u8], now: Time, backend: &impl Serves, conn: u32) -> usize {
-        let mut at = 0;
-        while self.may_start() {
+        let (mut at, mut run) = (0, Together::new());
+        loop {
+            if run.is_empty() && !self.may_start() {
+                return at;
+            }
             let (used, parsed) = self.parser.next(&input[at..]);
+            if let Parsed::Request(Request::Get { key, form }) = parsed
+                && self.pending.is_empty()
+            {
+                run.push(Get { from: at, key, what: form });
+                at += used;
+                if run.is_full()
+                    && let Some(back) = self.start_reads(&mut run, at, now, backend, conn)
+                {
+                    self.parser.rewind();
+                    return back;
+                }
+                continue;
+            }
+            if !run.is_empty()
+                && let Some(back) = self.start_reads(&mut run, at, now, backend, conn)
+            {
+                self.parser.rewind();
+                return back;
+            }
             match parsed {
                 Parsed::More => return at + used,
                 Parsed::Skipped => {}
@@ -88,13 +111,34 @@ impl Session {
             }
             at += used;
         }
-        at
+    }
+
+    /// Starts the reads of a run, and says where to go on if that is not behind it, at `end`.
+    fn start_reads(
+        &mut self,
+        run: &mut Together<'_, Form>,
+        end: usize,
+        now: Time,
+        backend: &impl Serves,
+        conn: u32,
+    ) -> Option<usize> {
+        for (get, position) in run.take() {
+            if !self.may_start() {
+                return Some(get.from);
+            }
+            self.held = !self.get(get.key, Some(position), get.what, now, backend, conn);
+            if self.held {
+                return Some(get.from);
+            }
+            self.moved += 1;
+        }
+        (!self.may_start()).then_some(end)
     }
 
     /// Starts a request; false if it has to wait for an earlier one.
     fn start(&mut self, request: &Request<'_>, now: Time, backend: &impl Serves, conn: u32) -> bool {
         match request {
-            Request::Get { key, form } => return self.get(key, *form, now, backend, conn),
+            Request::Get { key, form } => return self.get(key, None, *form, now, backend, conn),
             Request::Write(write) => return self.write(write, now, backend, conn),
             Request::Scan { at, after } => return self.scan(*at, *after, now, backend, conn),
             Request::Whole(whole) => return self.whole(whole, backend, conn),
@@ -143,7 +187,15 @@ impl Session {
         self.answer(Form::Text, &Answer::Admin { word, done: false, text });
     }
 
-    fn get(&mut self, key: &[u8], form: Form, now: Time, backend: &impl Serves, conn: u32) -> bool {
+    fn get(
+        &mut self,
+        key: &[u8],
+        at: Option<Position>,
+        form: Form,
+        now: Time,
+        backend: &impl Serves,
+        conn: u32,
+    ) -> bool {
         let hash = if self.pending.waiting() == 0 { 0 } else { xxh3_64(key) };
         if self.pending.conflicts(What::Read, hash) {
             return false;
@@ -151,7 +203,7 @@ impl Session {
         self.counts.gets += 1;
         let explain = form == Form::Binary;
         let token = Token { conn, index: self.pending.next_index() };
-        let later = backend.read(now, key, token, |read| {
+        let later = backend.read(now, key, at, token, |read| {
             let answer = match read {
                 Read::Value(value) => Answer::Value { key, value },
                 Read::Missing => Answer::Missing { key },

@@ -110,12 +110,19 @@ struct Ecs {
 
 impl Node {
     /// Reads `key`, inline if possible; `f` turns the borrowed answer into the caller's and must be quick. `now` must have
-    /// been read after the request arrived.
-    pub fn read<R>(&self, now: Time, key: &[u8], token: Token, f: impl FnOnce(Read<'_>) -> R) -> R {
+    /// been read after the request arrived. `at`: the key's position, if it is known already.
+    pub fn read<R>(
+        &self,
+        now: Time,
+        key: &[u8],
+        at: Option<Position>,
+        token: Token,
+        f: impl FnOnce(Read<'_>) -> R,
+    ) -> R {
         bump(&self.metrics.gets);
         let Some(serving) = self.serving.get() else { return f(Read::Refused(Refusal::Unavailable(UNREGISTERED))) };
 
-        let slot = Position::of(key).slot(serving.cluster.slots);
+        let slot = at.unwrap_or_else(|| Position::of(key)).slot(serving.cluster.slots);
         serving.slots.with(self, slot, |replica, out| replica.read(now, key, token, out, f))
     }
 

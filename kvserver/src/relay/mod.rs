@@ -171,7 +171,7 @@ impl Node {
     fn perform_job(&self, now: Time, forward: Forward, token: Token) -> Option<Reply> {
         let Forward { job, request, retry, .. } = forward;
         match job {
-            Job::Read(key) => self.read(now, &key.0, token, told),
+            Job::Read(key) => self.read(now, &key.0, None, token, told),
             Job::Lasts(key) => told(self.lasting(now, &key.0, token)),
             Job::Keys { slot, from, count } => self.keys(now, slot, from, count, token),
             Job::Write { key, what } => {

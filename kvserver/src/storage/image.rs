@@ -99,7 +99,7 @@ impl SlotImage {
         }
     }
 
-    /// The keys and values, in key order: a convenience for tests.
+    /// The keys and values: a convenience for tests.
     pub fn records(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.map.iter()
     }

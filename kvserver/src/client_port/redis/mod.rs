@@ -25,9 +25,10 @@ use bytes::{Bytes, BytesMut};
 use common::Time;
 use common::blob::Blob;
 use common::forward::{Job, What};
+use common::position::Position;
 use common::resp::{self, Args, CommandParser, Out, Parsed, Proto, TooLarge};
 use common::text::Limits;
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::owed::{Owed, Shape, Task, Tasks};
@@ -38,6 +39,7 @@ use super::Settings;
 use super::backend::Serves;
 use super::pending::{EVERY_KEY, What as Kind};
 use super::session::Session;
+use super::together::{Get, Together};
 use crate::relay::Once;
 use crate::relay::core::Order;
 use crate::replica::{Read, Reply, Token, Write};
@@ -125,10 +127,30 @@ impl Session {
     /// Starts as many commands as the bounds allow, and returns how many bytes are done with.
     pub(super) fn commands(&mut self, input: &[u8], now: Time, backend: &impl Serves, conn: u32) -> usize {
         self.redis.began.get_or_insert(now);
-        let mut at = 0;
-        while self.may_start() {
+        let (mut at, mut run) = (0, Together::new());
+        loop {
+            if run.is_empty() && !self.may_start() {
+                return at;
+            }
             let rest = &input[at..];
             let (used, parsed) = self.redis.parser.next(rest);
+            if let Some(key) = self.plain_get(&parsed, rest) {
+                run.push(Get { from: at, key, what: () });
+                at += used;
+                if run.is_full()
+                    && let Some(back) = self.start_gets(&mut run, at, now, backend, conn)
+                {
+                    self.redis.parser.rewind();
+                    return back;
+                }
+                continue;
+            }
+            if !run.is_empty()
+                && let Some(back) = self.start_gets(&mut run, at, now, backend, conn)
+            {
+                self.redis.parser.rewind();
+                return back;
+            }
             match parsed {
                 Parsed::More => return at + used,
                 Parsed::Skipped => {}
@@ -150,7 +172,37 @@ impl Session {
             }
             at += used;
         }
-        at
+    }
+
+    /// The key of a GET that can be part of a run.
+    fn plain_get<'a>(&self, parsed: &Parsed, input: &'a [u8]) -> Option<&'a [u8]> {
+        if *parsed != Parsed::Command || !self.pending.is_empty() {
+            return None;
+        }
+        let key = &input[self.redis.parser.only_argument_of(input, b"get")?];
+        plan::key_within(key, &self.limits).is_ok().then_some(key)
+    }
+
+    /// Starts the reads of a run, and says where to go on if that is not behind it, at `end`.
+    fn start_gets<B: Serves>(
+        &mut self,
+        run: &mut Together<'_, ()>,
+        end: usize,
+        now: Time,
+        backend: &B,
+        conn: u32,
+    ) -> Option<usize> {
+        for (get, position) in run.take() {
+            if !self.may_start() {
+                return Some(get.from);
+            }
+            self.held = !self.look(get.key, Some(position), Shape::Value, now, backend, conn);
+            if self.held {
+                return Some(get.from);
+            }
+            self.moved += 1;
+        }
+        (!self.may_start()).then_some(end)
     }
 
     /// Appends a reply behind all that are waited for.
@@ -202,7 +254,7 @@ impl Session {
 
     fn perform<B: Serves>(&mut self, plan: Plan<'_>, call: &Call<'_, B>) -> bool {
         match plan {
-            Plan::Read(key, shape) => self.look(key, shape, call),
+            Plan::Read(key, shape) => self.look(key, None, shape, call.now, call.backend, call.conn),
             Plan::Lasts(key, shape) => self.look_when(key, shape, call),
             Plan::ReadAll(shape) => self.look_all(shape, call),
             Plan::Write(key, what, shape) => self.store_one(key, what, shape, call),
@@ -229,14 +281,22 @@ impl Session {
         true
     }
 
-    fn look<B: Serves>(&mut self, key: &[u8], shape: Shape, call: &Call<'_, B>) -> bool {
+    fn look<B: Serves>(
+        &mut self,
+        key: &[u8],
+        at: Option<Position>,
+        shape: Shape,
+        now: Time,
+        backend: &B,
+        conn: u32,
+    ) -> bool {
         let hash = if self.pending.waiting() == 0 { 0 } else { xxh3_64(key) };
         if self.pending.conflicts(Kind::Read, hash) {
             return false;
         }
         self.counts.gets += 1;
-        let token = Token { conn: call.conn, index: self.pending.next_index() };
-        let done = call.backend.read(call.now, key, token, |read| self.found(read, &shape));
+        let token = Token { conn, index: self.pending.next_index() };
+        let done = backend.read(now, key, at, token, |read| self.found(read, &shape));
         if let Some(immediate) = done {
             self.owe_read(Job::Read(Blob(Bytes::copy_from_slice(key))), shape, immediate);
         }
@@ -290,11 +350,13 @@ impl Session {
         let base = self.pending.next_index();
         let mut tasks = Tasks::with_capacity(call.args.len() - 1);
         let mut replies = Vec::new();
-        for (index, key) in (base..).zip(call.args.from(1)) {
+        let keys: SmallVec<[&[u8]; Position::AT_ONCE]> = call.args.from(1).collect();
+        let positions = keys.chunks(Position::AT_ONCE).flat_map(Position::of_each);
+        for ((index, key), position) in (base..).zip(&keys).zip(positions) {
             let key_of = || Blob(Bytes::copy_from_slice(key));
             tasks.push(Task::new(xxh3_64(key), Job::Read(key_of())));
             let token = Token { conn: call.conn, index };
-            let reply = call.backend.read(call.now, key, token, |read| match read {
+            let reply = call.backend.read(call.now, key, Some(position), token, |read| match read {
                 Read::Value(value) => Some(Reply::Value(Some(Bytes::copy_from_slice(value)))),
                 Read::Missing => Some(Reply::Value(None)),
                 Read::Refused(refusal) => Some(Reply::Refused(refusal)),
@@ -394,7 +456,7 @@ impl Session {
     /// OBJECT and MEMORY: what can be said of a string.
     fn about<B: Serves>(&mut self, command: &Command, call: &Call<'_, B>) -> bool {
         match server::about(command, &call.args) {
-            Ok((key, shape)) => self.look(key, shape, call),
+            Ok((key, shape)) => self.look(key, None, shape, call.now, call.backend, call.conn),
             Err(why) => {
                 self.say(|out| out.error_bytes(&why));
                 true

@@ -109,7 +109,7 @@ fn too_many(keys: usize) -> Wrong {
     format!("ERR {keys} keys in one command: at most {MOST_KEYS}; send several").into()
 }
 
-fn key_within(key: &[u8], limits: &Limits) -> Result<(), Wrong> {
+pub(super) fn key_within(key: &[u8], limits: &Limits) -> Result<(), Wrong> {
     let (length, limit) = (key.len(), limits.key);
     match length {
         0 => Err("ERR an empty key is not possible: keys have 1 byte or more".into()),

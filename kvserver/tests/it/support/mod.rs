@@ -89,7 +89,7 @@ impl Server {
 
     pub async fn get(&self, key: &str) -> Reply {
         let token = self.token();
-        let now = self.node.read(clock::now(), key.as_bytes(), token, |read| match read {
+        let now = self.node.read(clock::now(), key.as_bytes(), None, token, |read| match read {
             Read::Value(value) => Some(Reply::Value(Some(Bytes::copy_from_slice(value)))),
             Read::Missing => Some(Reply::Value(None)),
             Read::Refused(refusal) => Some(Reply::Refused(refusal)),
