@@ -244,7 +244,7 @@ impl SlotMap {
     #[must_use]
     pub fn keys_from(&self, from: u64, count: usize, there: impl Fn(&Held<'_>) -> bool) -> Keys {
         let (mut keys, mut end) = (Vec::new(), PLACES);
-        for record in self.records.from_place(from) {
+        for record in self.records.at_place(from) {
             let at = place(record.key());
             if at >= end {
                 return Keys { keys, next: Some(end) };

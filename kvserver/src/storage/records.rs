@@ -141,7 +141,7 @@ impl Records {
     }
 
     /// Those whose places are at or behind this one, and perhaps some a little before it, in their order.
-    pub(super) fn from_place(&self, place: u64) -> impl Iterator<Item = &Packed> {
+    pub(super) fn at_place(&self, place: u64) -> impl Iterator<Item = &Packed> {
         self.from(Bound::Included(tag_at(place)))
     }
 
@@ -258,7 +258,7 @@ mod tests {
     fn a_list_goes_on_at_any_place() {
         let records: Records = keys().iter().map(|key| record(key, 0)).collect();
         for key in keys() {
-            let from: Vec<_> = shown(records.from_place(place(key)));
+            let from: Vec<_> = shown(records.at_place(place(key)));
             for other in keys() {
                 let listed = from.iter().any(|(key, _)| key == other);
                 assert!(listed || place(other) < place(key));
