@@ -9,6 +9,7 @@ const LONGEST: usize = 800;
 const CORES: &[&str] = &[
     "common/src/entry.rs",
     "common/src/extended.rs",
+    "common/src/lanes.rs",
     "common/src/lineage.rs",
     "common/src/position.rs",
     "common/src/forward.rs",
@@ -43,12 +44,15 @@ const CORES: &[&str] = &[
     "kvserver/src/client_port/redis",
     "kvserver/src/client_port/session.rs",
     "kvserver/src/client_port/text.rs",
+    "kvserver/src/client_port/together.rs",
     "kvserver/src/links/hello.rs",
     "kvserver/src/relay/core.rs",
     "kvserver/src/replica",
     "kvserver/src/storage/image.rs",
     "kvserver/src/storage/map.rs",
+    "kvserver/src/storage/packed.rs",
     "kvserver/src/storage/record.rs",
+    "kvserver/src/storage/records.rs",
     "kvserver/src/storage/recovery.rs",
     "kvserver/src/storage/replay.rs",
 ];
