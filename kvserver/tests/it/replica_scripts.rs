@@ -210,6 +210,7 @@ impl World {
             let record =
                 |(k, held): (&[u8], Held<'_>)| format!("{}={}{}", text_of(k), text_of(held.value), until(held.until));
             let mut records: Vec<String> = map.all().map(record).collect();
+            records.sort();
             if records.len() > 10 {
                 records = vec![format!("{} records", map.len())];
             }
