@@ -3,11 +3,16 @@
 //! Everything that changes a stored file is a [`FileOp`], so that a test can stop between any two of them, and so that
 //! the simulation's memory disk sees exactly what a real one does. This module knows nothing of what the files mean.
 
+mod direct;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+
+pub use direct::BLOCK;
+use direct::Direct;
 
 /// One change of a file or of the directory. Names are relative to the directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -68,13 +73,14 @@ pub struct RealDisk {
     path: PathBuf,
     /// Files that are being written, so that a write does not open its file again.
     open: BTreeMap<String, File>,
+    direct: Direct,
 }
 
 impl RealDisk {
     /// The files of this directory, which must exist.
     #[must_use]
     pub fn new(path: &Path) -> RealDisk {
-        RealDisk { path: path.to_owned(), open: BTreeMap::new() }
+        RealDisk { path: path.to_owned(), open: BTreeMap::new(), direct: Direct::default() }
     }
 
     fn file(&mut self, name: &str) -> io::Result<&mut File> {
@@ -85,8 +91,13 @@ impl RealDisk {
         self.open.get_mut(name).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    fn forget(&mut self, name: &str) {
+        self.open.remove(name);
+        self.direct.forget(name);
+    }
+
     fn create(&mut self, name: String) -> io::Result<()> {
-        self.open.remove(&name);
+        self.forget(&name);
         remove(&self.path.join(&name))?;
         let file = OpenOptions::new().write(true).create_new(true).open(self.path.join(&name))?;
         self.open.insert(name, file);
@@ -146,21 +157,26 @@ impl Disk for RealDisk {
                 file.seek(SeekFrom::End(0))?;
                 file.write_all(bytes)
             }
-            FileOp::Write(name, at, bytes) => self.file(&name)?.write_all_at(bytes, at),
+            FileOp::Write(name, at, bytes) => {
+                if let Some(done) = self.direct.write(&self.path, &name, at, bytes) {
+                    return done;
+                }
+                self.file(&name)?.write_all_at(bytes, at)
+            }
             FileOp::Sync(name) => self.file(&name)?.sync_data(),
             FileOp::Close(name) => {
-                self.open.remove(&name);
+                self.forget(&name);
                 Ok(())
             }
             FileOp::Truncate(name, length) => self.file(&name)?.set_len(length),
             FileOp::Rename(from, to) => {
-                self.open.remove(&from);
-                self.open.remove(&to);
+                self.forget(&from);
+                self.forget(&to);
                 fs::rename(self.path.join(from), self.path.join(to))
             }
             FileOp::Link(from, to) => link(&self.path.join(from), &self.path.join(to)),
             FileOp::Remove(name) => {
-                self.open.remove(&name);
+                self.forget(&name);
                 remove(&self.path.join(name))
             }
             FileOp::SyncDir => File::open(&self.path)?.sync_all(),

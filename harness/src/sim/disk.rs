@@ -161,17 +161,18 @@ impl Files {
     }
 
     /// Writes a group as the journal's thread does: with a line behind it that says where it begins, and with room behind
-    /// that when it reaches the end of the file. `whole`: so many bytes of it; less than all of them is what a crash leaves.
+    /// that when it reaches the end of the file. `whole`: so many bytes of its lines and room; less than all of them is what a crash leaves.
     pub(super) fn write_group(&mut self, records: &[u8], whole: Option<usize>) {
         let Some(extent) = &mut self.extent else { return };
         let mut group = records.to_vec();
-        let at = extent.length();
-        put_synced(&mut group, at);
-        let lines = group.len();
-        extent.pad(&mut group);
-        extent.grew(lines, group.len());
-        group.truncate(whole.unwrap_or(group.len()));
-        self.perform(FileOp::Write(self.name.clone(), at, &group));
+        put_synced(&mut group, extent.length());
+        let length = extent.length();
+        let (at, bytes) = extent.frame(&group, true);
+        let before = usize::try_from(length - at).unwrap_or(0);
+        let bytes = bytes.to_vec();
+        extent.wrote(&group, at, bytes.len());
+        let whole = whole.map_or(bytes.len(), |whole| (before + whole).min(bytes.len()));
+        self.perform(FileOp::Write(self.name.clone(), at, &bytes[..whole]));
     }
 
     /// The fsync of everything written so far has returned.
@@ -182,7 +183,7 @@ impl Files {
     /// The journal goes on in a new segment. Nothing may be unsynced. `stop`: the process dies after so many file
     /// operations, if it gets that far. True if it does not.
     pub(super) fn rotate(&mut self, stop: Option<u64>) -> bool {
-        let Some(extent) = self.extent else { return true };
+        let Some(extent) = self.extent.clone() else { return true };
         self.disk.lock().operations_left = stop;
         let mut done = true;
         if extent.has_room() {

@@ -153,9 +153,9 @@ impl Writer {
     fn commit(&mut self) -> Result<(), End> {
         let records = self.group.len() as u64;
         put_synced(&mut self.group, self.extent.length());
+        let began = clock::now();
         self.write()?;
         self.busy();
-        let began = clock::now();
         let synced = self.disk.perform(FileOp::Sync(self.name.clone()));
         self.shared.busy_since.store(0, Ordering::Relaxed);
         synced.map_err(|e| {
@@ -210,32 +210,29 @@ impl Writer {
 
     /// Cuts away what a failed attempt left, then writes. Neither is repeated before the other has succeeded.
     fn try_write(&mut self) -> io::Result<()> {
-        let lines = self.group.len();
         if self.torn {
             self.cut()?;
-        } else if !self.tight {
-            self.extent.pad(&mut self.group);
+            return self.put(false).map_err(|(error, _)| error);
         }
-        let padded = self.group.len() > lines;
-        match self.put(lines) {
+        match self.put(!self.tight) {
             // Room is a luxury: without it there may be space enough.
-            Err(error) if padded && judge(&error) == Verdict::Again => {
+            Err((error, true)) if judge(&error) == Verdict::Again => {
                 self.tight = true;
                 self.cut()?;
-                self.put(lines)
+                self.put(false).map_err(|(error, _)| error)
             }
-            done => done,
+            done => done.map_err(|(error, _)| error),
         }
     }
 
-    /// Writes the group, of which so many bytes are lines.
-    fn put(&mut self, lines: usize) -> io::Result<()> {
+    /// Writes the group; `more`: with room, if it is time for some. With an error comes whether room was to be made.
+    fn put(&mut self, more: bool) -> Result<(), (io::Error, bool)> {
         self.torn = true;
-        let written = self.disk.perform(FileOp::Write(self.name.clone(), self.extent.length(), &self.group));
-        let bytes = self.group.len();
-        self.group.truncate(lines);
-        written?;
-        self.extent.grew(lines, bytes);
+        let (at, bytes) = self.extent.frame(&self.group, more);
+        let written = self.disk.perform(FileOp::Write(self.name.clone(), at, bytes));
+        let bytes = bytes.len();
+        written.map_err(|error| (error, self.extent.makes_room(self.group.len(), at, bytes)))?;
+        self.extent.wrote(&self.group, at, bytes);
         self.torn = false;
         Ok(())
     }
