@@ -8,6 +8,7 @@ use common::retry::{FORGOTTEN, Known};
 use common::update::Updated;
 use common::view::Part;
 use common::{Entry, LogId, NodeId, Op, Outcome, RequestId, Rule, Seq, Time, View, Wall};
+use smallvec::SmallVec;
 
 use super::Setup;
 use super::action::{Action, Moved, Refusal, Reply, Token, Write, WriteOp};
@@ -207,7 +208,7 @@ impl Coordinator {
         }
         ctx.log.pin(None);
         self.audit = None;
-        for node in self.followers.keys().copied().collect::<Vec<_>>() {
+        for node in self.nodes() {
             self.sync(ctx, node);
         }
     }
@@ -219,6 +220,10 @@ impl Coordinator {
         let (lineage, end) = (ctx.log.image.lineage.clone(), ctx.log.end().seq);
         let commit = ctx.log.commit();
         ctx.send(node, PeerMsg::Sync { view: Box::new(ctx.view.clone()), lineage, end, commit });
+    }
+
+    fn nodes(&self) -> SmallVec<[NodeId; 4]> {
+        self.followers.keys().copied().collect()
     }
 
     fn required(&self) -> impl Iterator<Item = (&NodeId, &Progress)> {
@@ -288,7 +293,7 @@ impl Coordinator {
     }
 
     pub(super) fn flush_all(&mut self, ctx: &mut Ctx<'_>) {
-        for node in self.followers.keys().copied().collect::<Vec<_>>() {
+        for node in self.nodes() {
             self.flush(ctx, node);
         }
     }
@@ -393,7 +398,7 @@ impl Coordinator {
         ctx.out.push(Action::Moved(Moved::TookOver(ctx.now.since(self.begun))));
         ctx.log.commit_to(end, |_| {});
         ctx.log.image.map.watch_deadlines(true);
-        for node in self.followers.keys().copied().collect::<Vec<_>>() {
+        for node in self.nodes() {
             if self.followers.get(&node).is_some_and(|f| f.standing == Standing::Learner && f.synced && !f.streaming) {
                 self.beyond_reach(ctx, node);
             }
@@ -402,7 +407,7 @@ impl Coordinator {
 
     /// Until when commits are held back: read leases of servers that have left the ISR (L4).
     pub(super) fn held_until(ctx: &Ctx<'_>) -> Time {
-        if ctx.off(Rule::ContNoHold) { Time::ZERO } else { ctx.leases.outsiders_until(ctx.view) }
+        if ctx.off(Rule::ContNoHold) { Time::ZERO } else { ctx.leases.outsiders_until() }
     }
 
     /// W1: commits what everybody who is required has.
@@ -459,7 +464,7 @@ impl Coordinator {
     }
 
     fn unpark(&mut self, ctx: &mut Ctx<'_>) {
-        while self.may_propose(ctx) {
+        while !self.parked.is_empty() && self.may_propose(ctx) {
             let Some((write, token)) = self.parked.pop() else { return };
             self.propose(ctx, write, token);
         }
@@ -478,7 +483,7 @@ impl Coordinator {
     /// L5: drained, and nobody reads on a lease of this coordinator outside the ISR: ask, carrying the release.
     fn try_release(&mut self, ctx: &mut Ctx<'_>) {
         let Phase::Draining { to, since } = self.phase else { return };
-        if ctx.log.commit() >= ctx.log.end().seq && ctx.now >= ctx.leases.outsiders_until(ctx.view) {
+        if ctx.log.commit() >= ctx.log.end().seq && ctx.now >= ctx.leases.outsiders_until() {
             self.phase = Phase::Released { to, asked: ctx.now };
             ctx.ask(Change::HandOver { to });
         } else if ctx.now.since(since) > ctx.setup.timing.ack_timeout {
@@ -530,7 +535,7 @@ impl Coordinator {
         let timing = &ctx.setup.timing;
         // Without beacons nobody has anything to answer.
         let judges = !matches!(self.phase, Phase::Released { .. });
-        for node in self.followers.keys().copied().collect::<Vec<_>>() {
+        for node in self.nodes() {
             let Some(follower) = self.followers.get_mut(&node) else { continue };
             if judges && follower.required() && follower.overdue(ctx.now, ctx.log.end().seq, timing) {
                 if ctx.off(Rule::DropPending) && follower.standing != Standing::Member {
@@ -683,15 +688,33 @@ impl Coordinator {
         }
     }
 
-    /// Whether anything is going on that needs frequent ticks.
-    pub(super) fn is_busy(&self) -> bool {
-        self.phase != Phase::Active
-            || !self.waiting.is_empty()
+    /// How often something is to be looked after.
+    pub(super) fn pace(&self) -> Pace {
+        let settled = |f: &Progress| f.synced && f.standing == Standing::Member;
+        if self.phase != Phase::Active
             || !self.parked.is_empty()
             || !self.writable
             || self.gives_way()
-            || self.followers.values().any(|f| !f.synced || f.standing != Standing::Member || f.matched < f.sent)
+            || !self.followers.values().all(settled)
+        {
+            Pace::Busy
+        } else if !self.waiting.is_empty() || self.followers.values().any(|f| f.matched < f.sent) {
+            Pace::Waiting
+        } else {
+            Pace::Idle
+        }
     }
+}
+
+/// How often a coordinator's tick is wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Pace {
+    /// Nothing is going on.
+    Idle,
+    /// Writes are on their way, as they should be. Only what gets lost needs a tick, and [`Timing::resend`](common::Timing) is two beacons.
+    Waiting,
+    /// Something is to happen soon.
+    Busy,
 }
 
 /// Which replica a follower is: its place after the coordinator in the preference order, else after all targets.

@@ -16,9 +16,9 @@ pub(super) struct Leases {
     promise: Option<(Epoch, Time)>,
     /// Until when each member may read on a lease granted here, in whatever epoch.
     granted: BTreeMap<NodeId, Time>,
-    /// Until when somebody who has left the ISR may still read, even if a server of that name is back: it may be another
+    /// Until when somebody outside the ISR may still read on a lease granted here. Even if a server of that name is back: it may be another
     /// process, on a copy of the directory, and the one that was granted the lease may run on.
-    left: Time,
+    outside: Time,
     /// The read lease this server holds as a member.
     held: Option<(Epoch, Time)>,
 }
@@ -56,17 +56,16 @@ impl Leases {
         *entry = (*entry).max(until);
     }
 
-    /// A view was adopted: whoever is not in its ISR has left.
+    /// A view was adopted: whoever is not in its ISR has left. Until the next one only members are granted anything.
     pub(super) fn adopt(&mut self, view: &View, setup: &Setup) {
-        if !setup.switches.off(Rule::ForgetLeft) {
-            self.left = self.outsiders_until(view);
-        }
+        let left = self.granted.iter().filter(|(node, _)| !view.isr.contains_key(node));
+        let left = left.map(|(_, until)| *until).max().unwrap_or(Time::ZERO);
+        self.outside = if setup.switches.off(Rule::ForgetLeft) { left } else { self.outside.max(left) };
     }
 
     /// L4, L5: until when servers outside the ISR may still read on leases granted here.
-    pub(super) fn outsiders_until(&self, view: &View) -> Time {
-        let outside = self.granted.iter().filter(|(node, _)| !view.isr.contains_key(node));
-        outside.map(|(_, until)| *until).max().unwrap_or(Time::ZERO).max(self.left)
+    pub(super) fn outsiders_until(&self) -> Time {
+        self.outside
     }
 
     /// L3: from when this server may be active as the coordinator of `view`.

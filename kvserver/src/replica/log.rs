@@ -15,7 +15,9 @@ use crate::storage::SlotImage;
 use crate::storage::map::Held;
 use crate::storage::record::{Change, Record};
 
-/// Committed entries kept in memory for learners, per slot, in bytes. Beyond it a learner is served by content.
+/// Committed entries kept in memory for learners, per slot, in bytes, while some target is no member. Beyond it a learner is served
+/// by content. Members need none of them: what is committed they have. And whoever leaves the ISR lacks only what is committed
+/// from then on, since until then its acknowledgement was needed.
 const RECENT_BYTES: usize = 10 << 10;
 /// The same while a walk needs them; beyond it the walk starts over.
 const PINNED_BYTES: usize = 16 << 20;
@@ -28,6 +30,8 @@ pub(super) struct Log {
     /// Committed entries up to the base, oldest first.
     recent: VecDeque<Entry>,
     recent_bytes: usize,
+    /// How many bytes of them are kept: [`RECENT_BYTES`] or none.
+    kept_bytes: usize,
     /// A walk needs the entries after this one.
     pinned: Option<Seq>,
     /// The records up to this mark are on disk.
@@ -62,6 +66,7 @@ impl Log {
             switches,
             durable_mark: image.mark,
             durable: image.end().seq,
+            kept_bytes: image.view.as_ref().map_or(0, kept_bytes),
             image,
             recent: VecDeque::new(),
             recent_bytes: 0,
@@ -121,6 +126,7 @@ impl Log {
 
     pub(super) fn adopt(&mut self, view: &View, out: &mut Vec<Action>) {
         self.image.view = Some(view.clone());
+        self.kept_bytes = kept_bytes(view);
         self.record(Change::View(view.clone()), out);
     }
 
@@ -186,7 +192,7 @@ impl Log {
     }
 
     fn trim(&mut self) {
-        while self.recent_bytes > RECENT_BYTES {
+        while self.recent_bytes > self.kept_bytes {
             let unpinned = |e: &Entry| self.pinned.is_none_or(|pin| e.id.seq <= pin);
             if self.recent_bytes <= PINNED_BYTES && !self.recent.front().is_some_and(unpinned) {
                 return;
@@ -290,6 +296,11 @@ impl Log {
             self.requests.insert((request.client, request.seq), entry.id.seq);
         }
     }
+}
+
+/// See [`RECENT_BYTES`].
+fn kept_bytes(view: &View) -> usize {
+    if view.targets.iter().all(|node| view.isr.contains_key(node)) { 0 } else { RECENT_BYTES }
 }
 
 /// What a key holds after an operation that says its value.

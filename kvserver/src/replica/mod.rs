@@ -40,7 +40,7 @@ use common::{BootId, Epoch, NodeId, Rule, Slot, Switches, Time, Timing, View, Wa
 pub use self::action::{
     Action, Audited, Event, Extent, Lasting, Moved, Read, Refusal, Reply, Scan, Token, Told, Walked, Write, WriteOp,
 };
-use self::coordinator::{Coordinator, Ctx, Phase};
+use self::coordinator::{Coordinator, Ctx, Pace, Phase};
 use self::follower::{Author, Follower};
 use self::lease::Leases;
 use self::log::Log;
@@ -236,19 +236,20 @@ impl Replica {
     fn wanted(&self, now: Time) -> Option<Time> {
         let beacon = self.setup.timing.beacon;
         let wake = match &self.role {
-            Role::Coordinator(c) if c.is_busy() => {
-                let mut wake = now + beacon / 5;
-                for precise in
-                    [c.active_from, self.view.as_ref().map_or(Time::ZERO, |v| self.leases.outsiders_until(v))]
-                {
+            Role::Coordinator(c) => {
+                // All slots at the same moments, so that whoever lets time pass for them wakes once for all.
+                let mut wake = now.next_multiple_of(match c.pace() {
+                    Pace::Idle => beacon * 2,
+                    Pace::Waiting => beacon,
+                    Pace::Busy => beacon / 5,
+                });
+                for precise in [c.active_from, self.leases.outsiders_until()] {
                     if precise > now {
                         wake = wake.min(precise);
                     }
                 }
                 Some(wake)
             }
-            // All slots at the same moments, so that whoever lets time pass for them wakes once for all.
-            Role::Coordinator(_) => Some(now.next_multiple_of(beacon * 2)),
             _ => None,
         };
         let soon = now + beacon / 5;
