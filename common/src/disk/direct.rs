@@ -13,8 +13,10 @@ use rustix::fs::OFlags;
 
 /// Offset, length and place in memory of such writes are multiples of this: no disk in use wants more.
 pub const BLOCK: u64 = 4096;
-/// Longer writes gain nothing: the cache takes them faster than the disk would.
-const LONGEST: usize = 64 << 10;
+/// Longer writes, of large values that came together, go the usual way: they would take as much memory once more.
+const LONGEST: usize = 4 << 20;
+/// Memory above this is given back after a write.
+const KEPT: usize = 512 << 10;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -51,11 +53,17 @@ impl Direct {
             self.open.insert(name.to_owned(), file);
         }
         let file = self.open.get(name).ok_or(io::ErrorKind::NotFound)?;
-        self.memory.resize(LONGEST + BLOCK as usize, 0);
+        let room = bytes.len() + BLOCK as usize;
+        if self.memory.len() < room {
+            self.memory.resize(room, 0);
+        }
         let skip = self.memory.as_ptr().align_offset(BLOCK as usize);
         let block = self.memory.get_mut(skip..skip + bytes.len()).ok_or(io::ErrorKind::InvalidInput)?;
         block.copy_from_slice(bytes);
-        file.write_all_at(block, at)
+        let done = file.write_all_at(block, at);
+        self.memory.truncate(KEPT);
+        self.memory.shrink_to(KEPT);
+        done
     }
 
     /// Closes the file, if it is open.

@@ -50,6 +50,8 @@ struct Connection<'a> {
     /// What had moved when that was last looked at.
     moved: u64,
     replies: Vec<(u64, Reply)>,
+    /// There are answers to be sent once the other connections have had their turn.
+    holds: bool,
 }
 
 /// Why a connection is served no more.
@@ -69,7 +71,7 @@ pub(super) async fn serve(mut stream: TcpStream, shared: &Shared) {
         session.set_peer(addr);
     }
     let account = shared.memory.account(me.conn());
-    let mut connection = Connection { session, shared, me, account, moved: 0, replies: Vec::new() };
+    let mut connection = Connection { session, shared, me, account, moved: 0, replies: Vec::new(), holds: false };
     let ended = connection.run(&mut stream).await;
     connection.session.abandon(matches!(ended, Ok(End::Cut)).then_some(CUT));
     match ended {
@@ -109,22 +111,32 @@ impl Connection<'_> {
         std::future::poll_fn(|cx| self.poll(cx, stream)).await
     }
 
-    /// Does all that can be done now. A request that is answered at once costs one round, and a look for more.
+    /// Does all that can be done now.
+    ///
+    /// Answers go out when every other connection that has something to do has had its turn: they are sent one right after the
+    /// other then. A client's processor that sleeps is woken by the first of them, which costs this one as much as ten requests,
+    /// and is still awake for the others. The same is done by redis, which sends when it has nothing left to read.
     fn poll(&mut self, cx: &mut Context<'_>, stream: &mut TcpStream) -> Poll<io::Result<End>> {
         loop {
             if self.session.is_done() {
                 return Poll::Ready(Ok(End::Done));
             }
-            let news = self.news(cx, stream)?;
+            let held = std::mem::take(&mut self.holds);
+            let news = !held && self.news(cx, stream)?;
             if news && self.answer() {
                 return Poll::Ready(Ok(End::Cut));
+            }
+            if news && !self.session.output().is_empty() {
+                self.holds = true;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             let sent = self.send(cx, stream)?;
             // What waited for room may go on now, and what took room is not held any more.
             if sent && !self.is_settled() && self.answer() {
                 return Poll::Ready(Ok(End::Cut));
             }
-            if !news && !sent {
+            if !held && !news && !sent {
                 return Poll::Pending;
             }
         }
