@@ -34,7 +34,7 @@ const STALLED: Duration = Duration::from_secs(2);
 
 /// Sends beacons every L/5, and soon after a view has changed, so that a new coordinator need not wait for the next round.
 pub(crate) async fn beacons(node: Arc<Node>) {
-    let mut scratch = Vec::new();
+    let mut scratch = Scratch::default();
     let serving = node.until_serving().await;
     let mut rounds = aligned(serving.timing.beacon);
     loop {
@@ -56,19 +56,31 @@ fn aligned(every: Duration) -> Interval {
     ticks
 }
 
-fn round(node: &Node, lease_ms: u32, scratch: &mut Vec<(NodeId, Beacon)>) {
+/// Lists that are used again in each round.
+#[derive(Default)]
+struct Scratch {
+    all: Vec<(NodeId, Beacon)>,
+    frames: BTreeMap<NodeId, Vec<Beacon>>,
+}
+
+fn round(node: &Node, lease_ms: u32, Scratch { all, frames }: &mut Scratch) {
     let sent = clock::now();
-    scratch.clear();
-    node.each_coordinated(|replica, _| replica.beacons(sent, scratch));
-    let mut frames: BTreeMap<NodeId, Vec<Beacon>> = BTreeMap::new();
-    for (to, beacon) in scratch.drain(..) {
-        frames.entry(to).or_default().push(beacon);
-    }
-    if !frames.is_empty() {
+    node.each_coordinated(|replica, _| replica.beacons(sent, all));
+    if !all.is_empty() {
         metrics::bump(&node.metrics().beacon_rounds);
     }
-    for (to, slots) in frames {
-        say(node, to, &Pulse::Beacon { sent, lease_ms, slots });
+    for (to, beacon) in all.drain(..) {
+        frames.entry(to).or_default().push(beacon);
+    }
+    // Nothing more for whoever had nothing in this round: it is not a follower any longer.
+    frames.retain(|_, slots| !slots.is_empty());
+    for (to, beacons) in frames.iter_mut() {
+        let mut pulse = Pulse::Beacon { sent, lease_ms, slots: std::mem::take(beacons) };
+        say(node, *to, &pulse);
+        if let Pulse::Beacon { slots, .. } = &mut pulse {
+            slots.clear();
+            *beacons = std::mem::take(slots);
+        }
     }
 }
 

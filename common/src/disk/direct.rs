@@ -22,7 +22,7 @@ const KEPT: usize = 512 << 10;
 #[derive(Debug, Default)]
 pub(super) struct Direct {
     open: BTreeMap<String, File>,
-    /// Memory in which a block can begin at a multiple of its size.
+    /// Memory in which a block can begin at a multiple of its size, for bytes that do not.
     memory: Vec<u8>,
     /// The file system refuses them.
     refused: bool,
@@ -53,6 +53,9 @@ impl Direct {
             self.open.insert(name.to_owned(), file);
         }
         let file = self.open.get(name).ok_or(io::ErrorKind::NotFound)?;
+        if bytes.as_ptr().align_offset(BLOCK as usize) == 0 {
+            return file.write_all_at(bytes, at);
+        }
         let room = bytes.len() + BLOCK as usize;
         if self.memory.len() < room {
             self.memory.resize(room, 0);

@@ -521,11 +521,12 @@ impl Coordinator {
         self.sweep(ctx);
     }
 
-    /// Ticks are at most two beacons apart. After a longer pause of this very server (stopped, or starved of processor time)
-    /// what the followers said meanwhile still waits to be read: their silence counts from now on only.
+    /// Ticks are at most four beacons apart. After a longer pause of this very server (stopped, or starved of processor time)
+    /// what the followers said meanwhile still waits to be read: their silence counts from now on only. A shorter one is less than
+    /// any silence that counts.
     fn excuse(&mut self, ctx: &Ctx<'_>) {
         let last = std::mem::replace(&mut self.ticked, ctx.now);
-        if ctx.now.since(last) > ctx.setup.timing.lease {
+        if ctx.now.since(last) > ctx.setup.timing.lease * 2 {
             self.followers.values_mut().for_each(|f| (f.heard, f.answers, f.stalled) = (ctx.now, ctx.now, ctx.now));
         }
     }

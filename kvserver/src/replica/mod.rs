@@ -239,7 +239,7 @@ impl Replica {
             Role::Coordinator(c) => {
                 // All slots at the same moments, so that whoever lets time pass for them wakes once for all.
                 let mut wake = now.next_multiple_of(match c.pace() {
-                    Pace::Idle => beacon * 2,
+                    Pace::Idle => beacon * 4,
                     Pace::Waiting => beacon,
                     Pace::Busy => beacon / 5,
                 });

@@ -47,7 +47,8 @@ pub struct Extent {
     ahead: usize,
     /// What the block in which the lines end has of them.
     tail: Vec<u8>,
-    /// The last group as it was to be written.
+    /// The last group as it was to be written, from a place in memory on that is a multiple of a block's size: so it can be
+    /// written without being copied once more.
     frame: Vec<u8>,
 }
 
@@ -85,13 +86,17 @@ impl Extent {
                 until = (end + self.ahead as u64).next_multiple_of(BLOCK);
             }
         }
+        let room = usize::try_from(until - end).unwrap_or(0);
+        let bytes = self.tail.len() + lines.len() + room;
         self.frame.clear();
         self.frame.shrink_to(FRAME_KEPT);
+        self.frame.reserve(bytes + BLOCK as usize);
+        let skip = self.frame.as_ptr().align_offset(BLOCK as usize);
+        self.frame.resize(skip, ROOM);
         self.frame.extend_from_slice(&self.tail);
         self.frame.extend_from_slice(lines);
-        let room = usize::try_from(until - end).unwrap_or(0);
-        self.frame.resize(self.frame.len() + room, ROOM);
-        (self.length - self.tail.len() as u64, &self.frame)
+        self.frame.resize(skip + bytes, ROOM);
+        (self.length - self.tail.len() as u64, &self.frame[skip..])
     }
 
     /// Whether so many bytes written there make the file longer than these lines need.

@@ -20,6 +20,8 @@ const LONGEST: Duration = Duration::from_millis(2);
 const SOON: Duration = Duration::from_millis(5);
 /// Fewer than so many are not worth it: the first of them would wait in vain too often.
 const LEAST: usize = 8;
+/// With so many a sync costs little for each: more are not waited for, since who brings them could not go on meanwhile.
+const ENOUGH: usize = 128;
 /// After so many groups in a row that waited in vain,
 const IN_VAIN: u32 = 4;
 /// the next 2 to the power of so many do not wait; twice as many after each further one, up to this.
@@ -43,14 +45,15 @@ impl Gather {
     /// For how many records the next group, which has `here`, is to wait at most how long. None: it is to be written.
     pub(super) fn wait_for(&mut self, now: Time, here: usize) -> Option<(usize, Duration)> {
         let most = self.took.min(LONGEST);
-        if here >= self.last || self.last < LEAST || now.since(self.answered) > SOON {
+        let wanted = self.last.min(ENOUGH);
+        if here >= wanted || wanted < LEAST || now.since(self.answered) > SOON {
             return None;
         }
         if self.skip > 0 {
             self.skip -= 1;
             return None;
         }
-        Some((self.last, most))
+        Some((wanted, most))
     }
 
     /// A group that has waited is taken, with or without as many records as it has waited for.
