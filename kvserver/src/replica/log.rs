@@ -166,6 +166,7 @@ impl Log {
     /// Applies the entries up to `seq`, telling each to `applied`.
     pub(super) fn commit_to(&mut self, seq: Seq, mut applied: impl FnMut(&Entry)) {
         let count = self.image.tail.partition_point(|entry| entry.id.seq <= seq);
+        let keeps = self.kept_bytes > 0 || self.pinned.is_some();
         for entry in self.image.tail.drain(..count) {
             self.image.map.apply(&entry.op);
             if let Some(request) = &entry.request {
@@ -185,13 +186,21 @@ impl Log {
             applied(&entry);
             let weight = entry.weight();
             self.tail_bytes -= weight;
-            self.recent_bytes += weight;
-            self.recent.push_back(entry);
+            if keeps {
+                self.recent_bytes += weight;
+                self.recent.push_back(entry);
+            }
         }
         self.trim();
     }
 
     fn trim(&mut self) {
+        if self.kept_bytes == 0 && self.pinned.is_none() {
+            // Without the latest ones those before them are of no use.
+            self.recent.clear();
+            self.recent_bytes = 0;
+            return;
+        }
         while self.recent_bytes > self.kept_bytes {
             let unpinned = |e: &Entry| self.pinned.is_none_or(|pin| e.id.seq <= pin);
             if self.recent_bytes <= PINNED_BYTES && !self.recent.front().is_some_and(unpinned) {
