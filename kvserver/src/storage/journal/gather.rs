@@ -6,7 +6,7 @@
 //! (PostgreSQL's `commit_delay` with `commit_siblings`, MySQL's `binlog_group_commit_sync_no_delay_count`); here the count
 //! comes from the load itself.
 //!
-//! Bounds: a group waits no longer than the last sync took, nor than [`LONGEST`], and only if it comes soon after the last one. Where
+//! Bounds: a group waits for no more than [`ENOUGH`] records, no longer than the last sync took, nor than [`LONGEST`], and only if it comes soon after the last one. Where
 //! waiting does not help (the records take longer to make than a sync does, or the clients do not come back), it is tried ever
 //! more rarely.
 
@@ -88,6 +88,9 @@ mod tests {
         assert_eq!(gather.wait_for(Time(1100), 30), None, "they are here");
         gather.answered(50, Time(2000), LONGEST * 9);
         assert_eq!(gather.wait_for(Time(2100), 49), Some((50, LONGEST)));
+        gather.answered(500, Time(2000), TOOK);
+        assert_eq!(gather.wait_for(Time(2100), 1), Some((ENOUGH, TOOK)));
+        assert_eq!(gather.wait_for(Time(2100), ENOUGH), None, "with so many a sync costs little for each");
         assert_eq!(after(LEAST - 1).wait_for(Time(1100), 1), None, "a few clients are not kept waiting for each other");
         assert_eq!(after(30).wait_for(Time(7000), 1), None, "whoever comes later was not waiting for that group");
     }
