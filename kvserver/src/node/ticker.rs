@@ -16,7 +16,7 @@ use super::Node;
 /// How exact the cores' deadlines are kept. All of them are tens of milliseconds and more away.
 const SHORTEST: Duration = Duration::from_millis(5);
 /// It looks at least this often, at the wall clock too: a bound for everything that might be overlooked.
-const LONGEST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_millis(100);
 
 /// Runs until the node stops.
 pub(super) fn run(node: &Weak<Node>) {

@@ -711,6 +711,7 @@ impl Replica {
         if self.epoch() != Some(ack.epoch) || self.stopped.is_some() {
             return;
         }
+        let mut news = true;
         self.coordinate(now, out, |c, ctx| {
             let Some(follower) = c.followers.get_mut(&from) else { return };
             (follower.heard, follower.answers) = (ctx.now, ctx.now);
@@ -719,6 +720,7 @@ impl Replica {
                 let counted = if ctx.off(Rule::LateCount) { ctx.now } else { sent };
                 (follower.beacon_acked, follower.answered) = (Some(counted), Some(answered));
             }
+            let known = follower.synced && ack.end == Some(follower.matched);
             match ack.end {
                 Some(end) if follower.synced && follower.streaming && follower.acked(ctx.now, end) => {
                     c.flush(ctx, from);
@@ -730,10 +732,16 @@ impl Replica {
                 }
                 _ => {}
             }
-            c.step(ctx);
+            // Most answers say nothing but that the lease goes on, which nobody has waited for.
+            news = !known || c.pace() != Pace::Idle;
+            if news {
+                c.step(ctx);
+            }
         });
-        self.pump_reads(now, out);
-        self.schedule(now);
+        if news || !self.reads.waiting.is_empty() {
+            self.pump_reads(now, out);
+            self.schedule(now);
+        }
     }
 
     /// The ECS orders an unneeded copy away.
