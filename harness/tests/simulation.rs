@@ -173,6 +173,16 @@ mod regressions {
     }
 
     #[test]
+    fn no_older_directory_is_put_back_whose_last_start_the_ecs_has_not_heard_of() {
+        play([8115], Options::default());
+    }
+
+    #[test]
+    fn an_ecs_is_not_asked_to_notice_that_it_forgot_what_nobody_was_told() {
+        play([8587], Options::default());
+    }
+
+    #[test]
     fn a_server_tells_clients_of_the_ring_as_it_is_before_they_are_judged() {
         play([29819], Options::default());
     }

@@ -114,10 +114,12 @@ impl World {
         true
     }
 
-    /// Whether no slot counts on this stopped server any more. At an ECS that stands still a coordinator's wish to add it may wait.
+    /// Whether no slot counts on this stopped server any more. At an ECS that stands still a coordinator's wish to add it may wait. And
+    /// of its last start the ECS must have heard: by that it tells one that lies behind. Coordinators may have heard of it, too.
     pub(super) fn forgotten(&self, s: usize) -> bool {
-        let node = self.servers[s].node;
-        !self.ecs.paused && self.ecs.views().iter().all(|view| !view.isr.contains_key(&node))
+        let (node, boot) = (self.servers[s].node, self.servers[s].boot);
+        let known = self.ecs.durable().nodes().get(&node).is_some_and(|info| info.boot >= boot);
+        !self.ecs.paused && known && self.ecs.views().iter().all(|view| !view.isr.contains_key(&node))
     }
 
     pub(super) fn put_back(&mut self, s: usize) {

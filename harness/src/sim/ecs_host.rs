@@ -156,7 +156,7 @@ impl World {
     /// The ECS comes back with a directory that is older than the cluster; false if there is none, or the moment is bad.
     pub(super) fn old_state(&mut self) -> bool {
         let older = self.ecs.kept.as_ref().is_some_and(|(_, kept)| kept.epoch() < self.ecs.durable.epoch());
-        if !older || self.ecs.newest.is_some() || !self.all_are_there() {
+        if !older || self.ecs.newest.is_some() || !self.all_are_there() || !self.newer_is_known() {
             return false;
         }
         self.stop_ecs(false);
@@ -169,6 +169,17 @@ impl World {
         self.queue.at(self.now + self.rng.u64(10_000..500_000), Event::EcsStart);
         self.later(1_000_000..5_000_000, FaultEvent::NewestState);
         true
+    }
+
+    /// Whether every server has heard of something newer than the copy that is kept: an ECS knows only by them that its own is older.
+    /// What nobody was told of is lost with a directory without a trace.
+    fn newer_is_known(&self) -> bool {
+        let Some((_, kept)) = &self.ecs.kept else { return false };
+        self.servers.iter().filter(|server| server.takes_part()).all(|server| {
+            let views =
+                server.process.iter().flat_map(|process| &process.replicas).filter_map(|replica| replica.view());
+            views.map(|view| view.epoch).max() > Some(kept.epoch())
+        })
     }
 
     /// The newest directory is put back.
