@@ -29,7 +29,7 @@ pub(super) struct Direct {
 }
 
 impl Direct {
-    /// Writes so, and tells how that went; None: it is not possible, and nothing was written.
+    /// Writes so, and tells how that went; None: it is not possible, the caller has to write all of it.
     pub(super) fn write(&mut self, folder: &Path, name: &str, at: u64, bytes: &[u8]) -> Option<io::Result<()>> {
         let whole = at.is_multiple_of(BLOCK) && (bytes.len() as u64).is_multiple_of(BLOCK);
         if self.refused || !whole || bytes.is_empty() || bytes.len() > LONGEST {

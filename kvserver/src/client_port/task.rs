@@ -114,7 +114,7 @@ impl Connection<'_> {
     /// Does all that can be done now.
     ///
     /// Answers go out when every other connection that has something to do has had its turn: they are sent one right after the
-    /// other then. A client's processor that sleeps is woken by the first of them, which costs this one as much as ten requests,
+    /// other then. A client's processor that sleeps is woken by the first of them, which costs this one more than a request does,
     /// and is still awake for the others. The same is done by redis, which sends when it has nothing left to read.
     fn poll(&mut self, cx: &mut Context<'_>, stream: &mut TcpStream) -> Poll<io::Result<End>> {
         loop {
