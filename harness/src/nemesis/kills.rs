@@ -35,7 +35,13 @@ fn lose(play: &Play, from: usize) {
     for other in (1..=play.arena.addresses().len()).map(Who::Server).chain([Who::Client]) {
         wires.set_both(Who::Server(from), other, Flow::Cut);
     }
-    wires.open_all();
+}
+
+/// A server whose bytes were lost is started again. Only now are its ways open: opened at once, what was held could still arrive.
+fn back(play: &mut Play, server: usize) -> anyhow::Result<()> {
+    play.arena.wires().open_all();
+    play.arena.start(server)?;
+    play.arena.settled(3, HEAL)
 }
 
 /// A write that must not be answered yet.
@@ -69,8 +75,7 @@ fn sent_to_one_member(stage: &Stage) -> anyhow::Result<Done> {
         play.arena.kill(coordinator)?;
         lose(&play, coordinator);
         play.goes_on()?;
-        play.arena.start(coordinator)?;
-        play.arena.settled(3, HEAL)?;
+        back(&mut play, coordinator)?;
     }
     play.end(3, format!("killed {rounds} coordinators whose entries had reached one member and not the other"))
 }
@@ -115,13 +120,18 @@ fn acked_before_reply(stage: &Stage) -> anyhow::Result<Done> {
         let committed = until(SOON, || {
             reader.ask(&format!("get {key}")).is_ok_and(|reply| reply == format!("GET_SUCCESS {key} once"))
         });
-        ensure!(committed && !put.is_finished(), "the write was not committed with its reply held");
+        let answered = put.is_finished();
+        ensure!(
+            committed && !answered,
+            "the write was to be committed (it is: {committed}) with its reply held (it came: {answered}); the copies were at \
+             {members:?} and are at {:?}",
+            play.members(0)?
+        );
         play.arena.kill(coordinator)?;
         lose(&play, coordinator);
         let outcome = put.join().map_err(|_| anyhow::anyhow!("the client panicked"))??;
         ensure!(outcome == Outcome::Created, "the retry got {outcome:?}: it was executed a second time");
-        play.arena.start(coordinator)?;
-        play.arena.settled(3, HEAL)?;
+        back(&mut play, coordinator)?;
     }
     play.end(3, format!("killed {rounds} coordinators between commit and reply; retries got the first result"))
 }
@@ -161,8 +171,7 @@ fn acked_before_commit_known(stage: &Stage) -> anyhow::Result<Done> {
                 "{key} is lost"
             );
         }
-        play.arena.start(coordinator)?;
-        play.arena.settled(3, HEAL)?;
+        back(&mut play, coordinator)?;
     }
     play.end(3, format!("killed {rounds} coordinators that had acknowledged what no member knew to be committed"))
 }
@@ -185,6 +194,7 @@ fn member_killed_awaited(stage: &Stage) -> anyhow::Result<Done> {
     ensure!(reply == format!("PUT_SUCCESS {key} awaited"), "the write was answered with {reply}");
     promises::kept("the write", took, promises::stall())?;
     play.goes_on()?;
+    play.arena.wires().open_all();
     play.arena.start(member)?;
     play.end(3, format!("killed a member whose acknowledgement was awaited; the write took {} ms", took.as_millis()))
 }
