@@ -112,7 +112,7 @@ async fn listen_to(node: &Node, from: NodeId, mut stream: TcpStream, mut input: 
                 Pulse::BeaconAck { sent, answered, slots } => on_ack(node, from, sent, answered, &slots),
             }
         }
-        node.links().flush();
+        node.flush();
         if stream.read_buf(&mut input).await? == 0 {
             return Ok(());
         }

@@ -48,8 +48,6 @@ pub(crate) struct Links {
     main: Handle,
     /// Where pulse connections live: nothing else may run there.
     pulse: Handle,
-    /// Something was pushed by a task of the main runtime.
-    pushed: Notify,
 }
 
 /// One peer's outgoing side.
@@ -81,7 +79,7 @@ struct Inbound {
 impl Links {
     /// No peers yet.
     pub(crate) fn new(main: Handle, pulse: Handle) -> Links {
-        Links { peers: RwLock::default(), inbound: Mutex::default(), main, pulse, pushed: Notify::new() }
+        Links { peers: RwLock::default(), inbound: Mutex::default(), main, pulse }
     }
 
     /// The runtime of the data connections.
@@ -128,22 +126,6 @@ impl Links {
                 peer.data.flush();
             }
         });
-    }
-
-    /// Sends what waits for any peer, soon.
-    pub(crate) fn flush_soon(&self) {
-        self.pushed.notify_one();
-    }
-
-    /// Does what [`Links::flush_soon`] promises, once a turn of the runtime: everybody who is ready pushes first, so that
-    /// all their messages to a peer leave with one system call. One task for all peers, since waking several would wake
-    /// several of the runtime's threads.
-    pub(crate) async fn flusher(&self) {
-        loop {
-            self.pushed.notified().await;
-            tokio::task::yield_now().await;
-            self.flush();
-        }
     }
 
     /// Runs `f` on the peer, if there is a link to it.

@@ -76,6 +76,8 @@ pub struct Node {
     topology: RwLock<Topology>,
     /// Beacons are wanted before the next round.
     beat: Notify,
+    /// A task of the main runtime has something to be flushed.
+    pushed: Notify,
     /// The ECS we are registered at.
     ecs: Mutex<Ecs>,
     failure: Failure,
@@ -335,7 +337,30 @@ impl Node {
         for (slot, mark) in marks {
             self.with_slot(slot, |replica, out| replica.handle(clock::now(), Event::Durable { mark }, out));
         }
+        self.flush();
+    }
+
+    /// Lets go what this thread has appended and pushed, here and now.
+    pub(crate) fn flush(&self) {
+        self.store.begin();
         self.links.flush();
+    }
+
+    /// The same for the tasks of the main runtime, once a turn: all that are ready append and push first, so that one sync
+    /// covers their records, and their messages to a peer leave with one system call. One task for all, since waking several
+    /// would wake several of the runtime's threads.
+    async fn flushing(self: Arc<Self>) {
+        let flush = async {
+            loop {
+                self.pushed.notified().await;
+                tokio::task::yield_now().await;
+                self.flush();
+            }
+        };
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = flush => {}
+        }
     }
 
     /// Decides about an incoming peer connection.

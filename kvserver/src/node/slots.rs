@@ -14,14 +14,14 @@ use crate::replica::{Action, Event, Replica};
 use crate::slot_of::slot_of;
 
 thread_local! {
-    /// Whether this thread flushes the outboxes itself; see [`flushes_itself`].
+    /// Whether this thread flushes journal and outboxes itself; see [`flushes_itself`].
     static FLUSHES: Cell<bool> = const { Cell::new(false) };
     /// A list for a core's actions that is used again and again, so that a request allocates none.
     static ACTIONS: Cell<Vec<Action>> = const { Cell::new(Vec::new()) };
 }
 
-/// This thread calls [`Links::flush`](crate::links::Links::flush) after what it does. All do that but those of the main
-/// runtime, whose tasks leave it to one that sends for all of them.
+/// This thread calls [`Node::flush`] after what it does. All do that but those of the main runtime, whose tasks leave it to
+/// one that does it for all of them.
 pub(super) fn flushes_itself() {
     FLUSHES.set(true);
 }
@@ -143,15 +143,19 @@ impl Slots {
 impl Node {
     /// Performs a core's actions in order. Called under the slot's lock: only pushes, no I/O.
     fn perform(&self, slot: Slot, out: &mut Vec<Action>) {
+        let mut flush = false;
         for action in out.drain(..) {
             match action {
-                Action::Journal(record) => self.store.append(&record),
+                Action::Journal(record) => {
+                    self.store.append(&record);
+                    flush = true;
+                }
                 Action::Send { to, msg } => {
-                    if self.links.with(to, |peer| peer.data.push(&msg)) != Some(true) {
+                    let pushed = self.links.with(to, |peer| peer.data.push(&msg)) == Some(true);
+                    if !pushed {
                         bump(&self.metrics.peer_drops);
-                    } else if !FLUSHES.get() {
-                        self.links.flush_soon();
                     }
+                    flush |= pushed;
                 }
                 Action::Reply { token, reply } => self.replies.complete(token, reply),
                 Action::Ask(ask) => {
@@ -162,6 +166,9 @@ impl Node {
                 Action::Audited(what) => self.audits.note(slot, what),
                 Action::Moved(what) => self.moves.note(what),
             }
+        }
+        if flush && !FLUSHES.get() {
+            self.pushed.notify_one();
         }
     }
 }

@@ -68,6 +68,7 @@ impl Node {
             begun: watch::Sender::new(false),
             topology: RwLock::default(),
             beat: Notify::new(),
+            pushed: Notify::new(),
             ecs: Mutex::new(Ecs::default()),
             failure: Failure::default(),
             stepping_down: CancellationToken::new(),
@@ -89,13 +90,6 @@ impl Node {
             main.spawn(node.clone().registered());
         }
         Ok(node)
-    }
-
-    async fn flushing(self: Arc<Self>) {
-        tokio::select! {
-            () = self.stop.cancelled() => {}
-            () = self.links.flusher() => {}
-        }
     }
 
     async fn relaying_jobs(self: Arc<Self>) {

@@ -130,9 +130,14 @@ impl Store {
         }
     }
 
-    /// Appends a record; called with the slot locked.
+    /// Appends a record; called with the slot locked. Somebody must call [`Node::flush`] afterwards.
     pub(super) fn append(&self, record: &Record) {
         self.journal.append(record);
+    }
+
+    /// Lets what was appended be written.
+    pub(super) fn begin(&self) {
+        self.journal.begin();
     }
 
     /// Whether the disk refuses writes: every copy here falls behind until it takes them again.
@@ -249,7 +254,7 @@ impl Node {
                 self.store.refusing.store(!writable, Relaxed);
                 super::slots::flushes_itself();
                 self.each_slot(|replica, out| replica.handle(clock::now(), Event::Disk { writable }, out));
-                self.links.flush();
+                self.flush();
             }
             JournalEvent::Fatal(reason) => self.fail(Fatal { reason, code: Fatal::DISK }),
         }

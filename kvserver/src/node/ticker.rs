@@ -31,7 +31,7 @@ pub(super) fn run(node: &Weak<Node>) {
         node.traffic.count(clock::now(), node.metrics.requests());
         serving.slots.set_wall(clock::wall());
         let next = serving.slots.tick(&node, clock::now);
-        node.links.flush();
+        node.flush();
         let now = clock::now();
         let until = next.max(now + SHORTEST).min(now + LONGEST);
         let early = serving.slots.alarm_clock().set(until);

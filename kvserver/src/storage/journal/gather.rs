@@ -21,7 +21,7 @@ const SOON: Duration = Duration::from_millis(5);
 /// Fewer than so many are not worth it: the first of them would wait in vain too often.
 const LEAST: usize = 8;
 /// With so many a sync costs little for each: more are not waited for, since who brings them could not go on meanwhile.
-const ENOUGH: usize = 128;
+pub(super) const ENOUGH: usize = 128;
 /// After so many groups in a row that waited in vain,
 const IN_VAIN: u32 = 4;
 /// the next 2 to the power of so many do not wait; twice as many after each further one, up to this.

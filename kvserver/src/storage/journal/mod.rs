@@ -1,8 +1,8 @@
 //! The journal: everything that happens to any slot, appended to one file and synced in groups.
 //!
-//! [`Journal::append`] only copies a line into a buffer: callers hold a slot's lock. One thread takes whatever has
-//! gathered, writes it, syncs it once, and reports how far each slot's records are on disk; while it syncs, the next
-//! group gathers. One client waits for one sync; where many come back together, the next group waits for them (`gather`).
+//! [`Journal::append`] only copies a line into a buffer: callers hold a slot's lock. After [`Journal::begin`] one thread takes
+//! whatever has gathered, writes it, syncs it once, and reports how far each slot's records are on disk; while it syncs, the
+//! next group gathers. One client waits for one sync; where many come back together, the next group waits for them (`gather`).
 //!
 //! What goes wrong is decided here and nowhere else:
 //! - The disk is full or read-only: the group is kept, its torn beginning cut away, and it is tried again until it
@@ -28,6 +28,7 @@ use common::{Slot, Time};
 use super::codec::put_record;
 use super::disk::Disk;
 use super::record::Record;
+use gather::ENOUGH;
 use writer::Writer;
 
 /// What the journal's thread reports. The listener runs on that thread: until it returns, nothing more is written.
@@ -120,6 +121,16 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Wakes the writer if it waits for no more than there is, and if that is wanted now.
+    fn wake(&self, mut state: MutexGuard<'_, State>, now: bool) {
+        let wake = now && state.idle && state.marks.len() >= state.wanted;
+        state.idle &= !wake;
+        drop(state);
+        if wake {
+            self.work.notify_one();
+        }
+    }
+
     fn die(&self, why: String) {
         let mut state = self.lock();
         if std::mem::replace(&mut state.dead, true) {
@@ -175,7 +186,8 @@ impl Journal {
         Ok(Journal { shared, thread: Mutex::new(Some(thread)), rotation: Mutex::default() })
     }
 
-    /// Appends a record: it will be written, and reported durable once it is synced. Never waits for the disk.
+    /// Appends a record: it will be written, and reported durable once it is synced. Never waits for the disk. Somebody must
+    /// call [`Journal::begin`] afterwards: whoever has several records to append, calls it once.
     ///
     /// The records of one slot must come in the order of their marks: call it with the slot locked.
     pub fn append(&self, record: &Record) {
@@ -199,12 +211,13 @@ impl Journal {
         }
         state.buffer.extend_from_slice(line);
         state.marks.push((record.slot, record.mark));
-        let wake = state.idle && state.marks.len() >= state.wanted;
-        state.idle &= !wake;
-        drop(state);
-        if wake {
-            self.shared.work.notify_one();
-        }
+        let enough = state.marks.len() >= ENOUGH;
+        self.shared.wake(state, enough);
+    }
+
+    /// What was appended until now may be written: a writer that waits for it is woken.
+    pub fn begin(&self) {
+        self.shared.wake(self.shared.lock(), true);
     }
 
     /// Whether new work may be begun. False while too much waits for the disk: refuse or hold back.

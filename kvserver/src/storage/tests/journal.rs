@@ -35,6 +35,11 @@ fn journal(disk: &SharedDisk) -> (Journal, Receiver<JournalEvent>) {
     (Journal::start(Box::new(disk.clone()), START, listener).unwrap(), received)
 }
 
+fn write(journal: &Journal, record: &Record) {
+    journal.append(record);
+    journal.begin();
+}
+
 fn next(events: &Receiver<JournalEvent>) -> JournalEvent {
     events.recv_timeout(PATIENCE).unwrap()
 }
@@ -82,7 +87,7 @@ fn what_is_reported_durable_survives_a_power_loss_at_that_moment() {
     std::thread::scope(|scope| {
         for slot in 0..4 {
             let journal = &journal;
-            scope.spawn(move || (1..=50).for_each(|mark| journal.append(&put(slot, mark))));
+            scope.spawn(move || (1..=50).for_each(|mark| write(journal, &put(slot, mark))));
         }
         for expected in 2..=4 {
             assert_eq!(journal.rotate().unwrap(), expected);
@@ -99,7 +104,7 @@ fn a_rotation_leaves_everything_before_it_in_older_segments() {
     let disk = SharedDisk::default();
     let (journal, _events) = journal(&disk);
     for mark in 1..=20u64 {
-        journal.append(&put(1, mark));
+        write(&journal, &put(1, mark));
         if mark.is_multiple_of(5) {
             let segment = journal.rotate().unwrap();
             let disk = disk.lock();
@@ -147,7 +152,7 @@ fn groups_that_wait_for_each_other_are_written_whoever_comes() {
     let mut append = |count: u64| {
         (0..count).for_each(|_| {
             mark += 1;
-            journal.append(&put(1, mark));
+            write(&journal, &put(1, mark));
         });
         mark
     };
@@ -171,12 +176,12 @@ fn a_full_disk_is_waited_for_and_leaves_no_torn_line() {
     for kind in [ErrorKind::StorageFull, ErrorKind::ReadOnlyFilesystem] {
         let disk = SharedDisk::default();
         let (journal, events) = journal(&disk);
-        journal.append(&put(1, 1));
+        write(&journal, &put(1, 1));
         wait_durable(&events, 1, 1);
         disk.lock().failing.append = Some(kind);
-        journal.append(&put(1, 2));
+        write(&journal, &put(1, 2));
         assert_eq!(next(&events), JournalEvent::Writable(false));
-        journal.append(&put(1, 3));
+        write(&journal, &put(1, 3));
         assert_eq!(journal.rotate().unwrap_err().kind(), kind);
         assert!(events.try_recv().is_err(), "nothing is durable, and nothing is said twice");
         disk.lock().failing.append = None;
@@ -194,7 +199,7 @@ fn a_full_disk_does_not_keep_a_journal_from_closing() {
     let disk = SharedDisk::default();
     let (journal, events) = journal(&disk);
     disk.lock().failing.append = Some(ErrorKind::StorageFull);
-    journal.append(&put(1, 1));
+    write(&journal, &put(1, 1));
     assert_eq!(next(&events), JournalEvent::Writable(false));
     journal.close();
     assert!(events.try_recv().is_err());
@@ -205,10 +210,10 @@ fn a_failed_sync_is_never_tried_again() {
     let disk = SharedDisk::default();
     let (journal, events) = journal(&disk);
     disk.lock().failing.sync = Some(ErrorKind::Other);
-    journal.append(&put(1, 1));
+    write(&journal, &put(1, 1));
     assert!(matches!(next(&events), JournalEvent::Fatal(_)));
     disk.lock().failing.sync = None;
-    journal.append(&put(1, 2));
+    write(&journal, &put(1, 2));
     assert!(journal.rotate().is_err());
     journal.close();
     assert!(events.try_recv().is_err(), "nothing is reported after that");
@@ -219,7 +224,7 @@ fn an_unknown_write_error_stops_the_process_too() {
     let disk = SharedDisk::default();
     let (journal, events) = journal(&disk);
     disk.lock().failing.append = Some(ErrorKind::Other);
-    journal.append(&put(1, 1));
+    write(&journal, &put(1, 1));
     let JournalEvent::Fatal(why) = next(&events) else { panic!("not fatal") };
     assert!(why.contains("journal-1.jsonl"), "{why}");
 }
@@ -234,14 +239,14 @@ fn a_stuck_disk_is_seen_and_bounds_what_waits_for_it() {
     assert_eq!(journal.sync_pending_since(), None);
     let stuck = disk.lock();
     let before = common::clock::now();
-    journal.append(&put(1, 1));
+    write(&journal, &put(1, 1));
     until("the write is seen to be pending", || journal.sync_pending_since().is_some());
     assert!(journal.sync_pending_since().is_some_and(|since| since >= before));
     assert!(journal.has_room());
     let mut mark = 1;
     while journal.has_room() {
         mark += 1;
-        journal.append(&put(1, mark));
+        write(&journal, &put(1, mark));
     }
     assert!(journal.waiting_bytes() < 1300);
     drop(stuck);
@@ -249,7 +254,7 @@ fn a_stuck_disk_is_seen_and_bounds_what_waits_for_it() {
     until("nothing is pending", || journal.has_room() && journal.sync_pending_since().is_none());
     let stuck = disk.lock();
     for more in 1..60 {
-        journal.append(&put(1, mark + more));
+        write(&journal, &put(1, mark + more));
     }
     let JournalEvent::Fatal(why) = next(&received) else { panic!("not fatal") };
     assert!(why.contains("bytes wait"), "{why}");
@@ -263,11 +268,11 @@ fn a_real_directory_works_like_the_memory_disk() {
     let listener = Arc::new(move |event| drop(events.send(event)));
     let journal = Journal::start(Box::new(RealDisk::new(dir.path())), START, listener).unwrap();
     for mark in 1..=100 {
-        journal.append(&put(3, mark));
+        write(&journal, &put(3, mark));
     }
     wait_durable(&received, 3, 100);
     assert_eq!(journal.rotate().unwrap(), 2);
-    journal.append(&put(3, 101));
+    write(&journal, &put(3, 101));
     drop(journal);
     let recovered = recover(&RealDisk::new(dir.path())).unwrap();
     assert_eq!((recovered.images[&Slot(3)].mark, recovered.next_segment), (101, 3));
@@ -277,12 +282,12 @@ fn a_real_directory_works_like_the_memory_disk() {
 fn half_synced() -> (usize, Vec<u8>) {
     let disk = SharedDisk::default();
     let (journal, events) = journal(&disk);
-    (1..=10).for_each(|mark| journal.append(&put(1, mark)));
+    (1..=10).for_each(|mark| write(&journal, &put(1, mark)));
     wait_durable(&events, 1, 10);
     let mut stuck = disk.lock();
-    journal.append(&put(1, 11));
+    write(&journal, &put(1, 11));
     until("the writer has taken it", || journal.sync_pending_since().is_some());
-    (12..=24).for_each(|mark| journal.append(&put(1, mark)));
+    (12..=24).for_each(|mark| write(&journal, &put(1, mark)));
     stuck.operations_left = Some(3);
     drop(stuck);
     wait_durable(&events, 1, 11);
@@ -340,7 +345,7 @@ fn a_crash_at_any_operation_loses_nothing_that_was_reported() {
         let (journal, events) = journal(&disk);
         disk.lock().operations_left = Some(stop);
         for mark in 1..=12 {
-            journal.append(&put(1, mark));
+            write(&journal, &put(1, mark));
             if random.bool() {
                 std::thread::yield_now();
             }
@@ -370,7 +375,7 @@ fn a_disk_without_space_for_room_is_written_to_all_the_same() {
     let (journal, events) = journal(&disk);
     disk.lock().failing.longest = Some(4096);
     for mark in 1..=5 {
-        journal.append(&put(1, mark));
+        write(&journal, &put(1, mark));
         assert!(matches!(next(&events), JournalEvent::Durable { .. }), "nobody is told of a full disk");
     }
     journal.close();
@@ -382,12 +387,12 @@ fn a_disk_without_space_for_room_is_written_to_all_the_same() {
 fn a_segment_that_cannot_be_cut_goes_on() {
     let disk = SharedDisk::default();
     let (journal, events) = journal(&disk);
-    journal.append(&put(1, 1));
+    write(&journal, &put(1, 1));
     wait_durable(&events, 1, 1);
     disk.lock().failing.cut = Some(ErrorKind::ReadOnlyFilesystem);
     assert_eq!(journal.rotate().unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);
     disk.lock().failing.cut = None;
-    journal.append(&put(1, 2));
+    write(&journal, &put(1, 2));
     wait_durable(&events, 1, 2);
     assert_eq!(journal.rotate().unwrap(), 2);
     assert_eq!(recover(&*disk.lock()).unwrap().images[&Slot(1)].mark, 2);
@@ -421,4 +426,12 @@ fn a_real_file_reads_as_written_whichever_way_the_bytes_took() {
         assert!(disk.read(&name, 0, expected.len() as u64).unwrap() == expected, "after step {step}");
         assert_eq!(disk.length(&name).unwrap(), expected.len() as u64);
     }
+}
+
+#[test]
+fn many_records_do_not_wait_for_somebody_to_begin() {
+    let disk = SharedDisk::default();
+    let (journal, received) = journal(&disk);
+    (1..=1000).for_each(|mark| journal.append(&put(1, mark)));
+    wait_durable(&received, 1, 128);
 }

@@ -50,6 +50,7 @@ impl Slots {
         let record = Record { slot: Slot(u16::try_from(slot).unwrap()), mark: image.mark + 1, change: change.clone() };
         image.replay(record.mark, change).unwrap();
         self.journal.append(&record);
+        self.journal.begin();
     }
 
     fn put(&self, slot: usize, key: &str, value: &str) {
