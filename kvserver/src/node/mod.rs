@@ -342,8 +342,9 @@ impl Node {
 
     /// Lets go what this thread has appended and pushed, here and now.
     pub(crate) fn flush(&self) {
-        self.store.begin();
+        // Messages first: what others do about them takes longer than what is done here.
         self.links.flush();
+        self.store.begin();
     }
 
     /// The same for the tasks of the main runtime, once a turn: all that are ready append and push first, so that one sync
