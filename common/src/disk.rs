@@ -4,6 +4,7 @@
 //! the simulation's memory disk sees exactly what a real one does. This module knows nothing of what the files mean.
 
 mod direct;
+mod removal;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 pub use direct::BLOCK;
 use direct::Direct;
+use removal::remove;
 
 /// One change of a file or of the directory. Names are relative to the directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -98,26 +100,20 @@ impl RealDisk {
 
     fn create(&mut self, name: String) -> io::Result<()> {
         self.forget(&name);
-        remove(&self.path.join(&name))?;
+        remove(&self.path, &name)?;
         let file = OpenOptions::new().write(true).create_new(true).open(self.path.join(&name))?;
         self.open.insert(name, file);
         Ok(())
     }
 }
 
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
 /// A hard link; a copy where the file system has none.
-fn link(from: &Path, to: &Path) -> io::Result<()> {
-    remove(to)?;
-    if fs::hard_link(from, to).is_err() {
-        fs::copy(from, to)?;
-        File::open(to)?.sync_all()?;
+fn link(folder: &Path, from: &str, to: &str) -> io::Result<()> {
+    remove(folder, to)?;
+    let (from, to) = (folder.join(from), folder.join(to));
+    if fs::hard_link(&from, &to).is_err() {
+        fs::copy(&from, &to)?;
+        File::open(&to)?.sync_all()?;
     }
     Ok(())
 }
@@ -174,10 +170,10 @@ impl Disk for RealDisk {
                 self.forget(&to);
                 fs::rename(self.path.join(from), self.path.join(to))
             }
-            FileOp::Link(from, to) => link(&self.path.join(from), &self.path.join(to)),
+            FileOp::Link(from, to) => link(&self.path, &from, &to),
             FileOp::Remove(name) => {
                 self.forget(&name);
-                remove(&self.path.join(name))
+                remove(&self.path, &name)
             }
             FileOp::SyncDir => File::open(&self.path)?.sync_all(),
         }
