@@ -1,6 +1,10 @@
-//! The coordinator's part: recovering (C5), active (W1), handing over (L5); shrink and expand (C2, C3).
+//! The coordinator's part: recovering (C5), active (W1), handing over (L5); shrink and expand (C2, C3). What time brings:
+//! [`chase`]; confirmation rounds: [`rounds`].
 
-use std::collections::{BTreeMap, BTreeSet};
+mod chase;
+mod rounds;
+
+use std::collections::BTreeMap;
 
 use common::control::{Ask, Change};
 use common::peer::{Beacon, Grant, PeerMsg};
@@ -10,6 +14,8 @@ use common::view::Part;
 use common::{Entry, LogId, NodeId, Op, Outcome, RequestId, Rule, Seq, Time, View, Wall};
 use smallvec::SmallVec;
 
+pub(super) use self::chase::Pace;
+use self::rounds::Rounds;
 use super::Setup;
 use super::action::{Action, Moved, Refusal, Reply, Token, Write, WriteOp};
 use super::audit::Audit;
@@ -20,7 +26,6 @@ use super::lease::Leases;
 use super::log::Log;
 use super::parked::Parked;
 use super::progress::{Progress, Standing};
-use super::walk::Walk;
 
 /// Uncommitted entries, in bytes. Beyond it writes wait as if the slot were not active: its replicas are behind.
 const MAX_UNCOMMITTED: usize = 16 << 20;
@@ -127,15 +132,6 @@ pub(super) struct Coordinator {
     ticked: Time,
 }
 
-/// Confirmation rounds (R3): one serves all reads that came before it began.
-#[derive(Debug, Default)]
-pub(super) struct Rounds {
-    pub(super) latest: u64,
-    pub(super) confirmed: u64,
-    acks: BTreeSet<NodeId>,
-    sent: Time,
-}
-
 impl Coordinator {
     /// A coordinator that has just adopted `ctx.view`, without continuing an earlier epoch.
     pub(super) fn recovering(ctx: &mut Ctx<'_>, writable: bool) -> Coordinator {
@@ -185,7 +181,7 @@ impl Coordinator {
         if let Phase::Released { .. } = std::mem::replace(&mut self.phase, Phase::Active) {
             self.followers.values_mut().for_each(|f| (f.heard, f.answers, f.stalled) = (ctx.now, ctx.now, ctx.now));
         }
-        self.rounds = Rounds { latest: self.rounds.latest, confirmed: self.rounds.latest, ..Rounds::default() };
+        self.rounds = self.rounds.ended();
         self.regroup(ctx);
         self.step(ctx);
     }
@@ -500,99 +496,6 @@ impl Coordinator {
         }
     }
 
-    /// Time passed.
-    pub(super) fn tick(&mut self, ctx: &mut Ctx<'_>) {
-        self.excuse(ctx);
-        self.chase(ctx);
-        self.give_up_waiting(ctx);
-        if let Phase::Released { to, asked } = self.phase
-            && ctx.now.since(asked) > ctx.setup.timing.lease
-        {
-            self.phase = Phase::Released { to, asked: ctx.now };
-            ctx.ask(Change::HandOver { to });
-        }
-        if (!self.writable || self.gives_way())
-            && self.stepped_down.is_none_or(|at| ctx.now.since(at) > ctx.setup.timing.lease * 4)
-        {
-            self.stepped_down = Some(ctx.now);
-            ctx.ask(Change::StepDown);
-        }
-        self.step(ctx);
-        self.sweep(ctx);
-    }
-
-    /// Ticks are at most four beacons apart. After a longer pause of this very server (stopped, or starved of processor time)
-    /// what the followers said meanwhile still waits to be read: their silence counts from now on only. A shorter one is less than
-    /// any silence that counts.
-    fn excuse(&mut self, ctx: &Ctx<'_>) {
-        let last = std::mem::replace(&mut self.ticked, ctx.now);
-        if ctx.now.since(last) > ctx.setup.timing.lease * 2 {
-            self.followers.values_mut().for_each(|f| (f.heard, f.answers, f.stalled) = (ctx.now, ctx.now, ctx.now));
-        }
-    }
-
-    /// C2, and everything that may have been lost on the way.
-    fn chase(&mut self, ctx: &mut Ctx<'_>) {
-        let timing = &ctx.setup.timing;
-        // Without beacons nobody has anything to answer.
-        let judges = !matches!(self.phase, Phase::Released { .. });
-        for node in self.nodes() {
-            let Some(follower) = self.followers.get_mut(&node) else { continue };
-            if judges && follower.required() && follower.overdue(ctx.now, ctx.log.end().seq, timing) {
-                if ctx.off(Rule::DropPending) && follower.standing != Standing::Member {
-                    follower.standing = Standing::Learner;
-                } else if follower.may_ask(ctx.now, timing) {
-                    ctx.ask(Change::Shrink { node });
-                }
-            }
-            let Some(follower) = self.followers.get_mut(&node) else { continue };
-            if follower.walk.is_some() && ctx.now.since(follower.heard) > timing.append_timeout {
-                // A dead learner's walk must not keep a log in memory: once it answers again, another one begins.
-                self.end_walk(ctx, node);
-            } else if follower.walk.as_ref().is_some_and(Walk::is_open) {
-                self.fill(ctx, node);
-            } else if follower.synced && !follower.streaming && follower.walk.is_none() {
-                self.beyond_reach(ctx, node);
-            }
-            let Some(follower) = self.followers.get_mut(&node) else { continue };
-            if follower.kept.is_some_and(|(_, since)| ctx.now.since(since) > timing.ack_timeout) {
-                self.release(ctx, node);
-            }
-            let Some(follower) = self.followers.get_mut(&node) else { continue };
-            if follower.should_resend(ctx.now, timing) {
-                self.resend(ctx, node);
-            }
-        }
-        self.confirm_again(ctx);
-    }
-
-    /// Sends again whatever this follower has not answered.
-    pub(super) fn resend(&mut self, ctx: &mut Ctx<'_>, node: NodeId) {
-        let Some(follower) = self.followers.get_mut(&node) else { return };
-        follower.last_send = ctx.now;
-        if !follower.synced {
-            return self.sync(ctx, node);
-        }
-        if follower.walk.is_some() {
-            return self.resend_walk(ctx, node);
-        }
-        follower.rewind();
-        self.flush(ctx, node);
-    }
-
-    fn give_up_waiting(&mut self, ctx: &mut Ctx<'_>) {
-        while let Some(token) = self.parked.pop_late(ctx.now) {
-            let why =
-                "the slot takes no writes now: its coordinator recovers, or its replicas are behind or out of reach";
-            ctx.out.push(Action::Reply { token, reply: Reply::Refused(Refusal::Unavailable(why)) });
-        }
-        let patience = ctx.setup.timing.write_patience;
-        for token in self.waiting.late(ctx.now, patience) {
-            let reply = Reply::Unknown("the replicas did not confirm the write in time");
-            ctx.out.push(Action::Reply { token, reply });
-        }
-    }
-
     /// Another coordinates from now on.
     pub(super) fn retire(mut self, part: Part, out: &mut Vec<Action>) -> Parked {
         for token in std::mem::take(&mut self.waiting).into_tokens() {
@@ -640,82 +543,6 @@ impl Coordinator {
             beacons.push((*node, Beacon { slot, epoch, commit, grant }));
         }
     }
-
-    /// R3: joins the round that begins after now; returns its number.
-    pub(super) fn join_round(&mut self, ctx: &mut Ctx<'_>) -> u64 {
-        if self.rounds.latest > self.rounds.confirmed {
-            // Answers to the open round may have been given before this read came.
-            return self.rounds.latest + u64::from(!ctx.off(Rule::StaleRound));
-        }
-        self.begin_round(ctx);
-        self.rounds.latest
-    }
-
-    fn begin_round(&mut self, ctx: &mut Ctx<'_>) {
-        self.rounds.latest += 1;
-        self.rounds.acks.clear();
-        self.send_round(ctx);
-        self.round_acked(ctx, None, false);
-    }
-
-    fn send_round(&mut self, ctx: &mut Ctx<'_>) {
-        self.rounds.sent = ctx.now;
-        let (slot, epoch, round) = (ctx.view.slot, ctx.view.epoch, self.rounds.latest);
-        for node in self.required().map(|(node, _)| *node).collect::<Vec<_>>() {
-            ctx.send(node, PeerMsg::Confirm { slot, epoch, round });
-        }
-    }
-
-    fn confirm_again(&mut self, ctx: &mut Ctx<'_>) {
-        let open = self.rounds.latest > self.rounds.confirmed;
-        if open && ctx.now.since(self.rounds.sent) > ctx.setup.timing.resend {
-            self.send_round(ctx);
-        }
-    }
-
-    /// A member confirmed; `wanted` says that reads wait for a later round.
-    pub(super) fn round_acked(&mut self, ctx: &mut Ctx<'_>, from: Option<(NodeId, u64)>, wanted: bool) {
-        if let Some((node, round)) = from
-            && round == self.rounds.latest
-        {
-            self.rounds.acks.insert(node);
-        }
-        let all = self.required().all(|(node, _)| self.rounds.acks.contains(node));
-        if all && self.rounds.latest > self.rounds.confirmed {
-            self.rounds.confirmed = self.rounds.latest;
-            if wanted {
-                self.begin_round(ctx);
-            }
-        }
-    }
-
-    /// How often something is to be looked after.
-    pub(super) fn pace(&self) -> Pace {
-        let settled = |f: &Progress| f.synced && f.standing == Standing::Member;
-        if self.phase != Phase::Active
-            || !self.parked.is_empty()
-            || !self.writable
-            || self.gives_way()
-            || !self.followers.values().all(settled)
-        {
-            Pace::Busy
-        } else if !self.waiting.is_empty() || self.followers.values().any(|f| f.matched < f.sent) {
-            Pace::Waiting
-        } else {
-            Pace::Idle
-        }
-    }
-}
-
-/// How often a coordinator's tick is wanted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Pace {
-    /// Nothing is going on.
-    Idle,
-    /// Writes are on their way, as they should be. Only what gets lost needs a tick, and [`Timing::resend`](common::Timing) is two beacons.
-    Waiting,
-    /// Something is to happen soon.
-    Busy,
 }
 
 /// Which replica a follower is: its place after the coordinator in the preference order, else after all targets.
