@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 pub use direct::BLOCK;
 use direct::Direct;
-use removal::remove;
+use removal::Removed;
 
 /// One change of a file or of the directory. Names are relative to the directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,7 +36,7 @@ pub enum FileOp<'a> {
     Rename(String, String),
     /// Let the second name stand for the first one's present content too.
     Link(String, String),
-    /// Take the name away; no error if there is none.
+    /// Take the name away; no error if there is none. The space may be free only after the next [`FileOp::SyncDir`].
     Remove(String),
     /// Put all creations, renames and removals on the disk.
     SyncDir,
@@ -76,13 +76,19 @@ pub struct RealDisk {
     /// Files that are being written, so that a write does not open its file again.
     open: BTreeMap<String, File>,
     direct: Direct,
+    removed: Removed,
 }
 
 impl RealDisk {
     /// The files of this directory, which must exist.
     #[must_use]
     pub fn new(path: &Path) -> RealDisk {
-        RealDisk { path: path.to_owned(), open: BTreeMap::new(), direct: Direct::default() }
+        RealDisk {
+            path: path.to_owned(),
+            open: BTreeMap::new(),
+            direct: Direct::default(),
+            removed: Removed::default(),
+        }
     }
 
     fn file(&mut self, name: &str) -> io::Result<&mut File> {
@@ -100,7 +106,7 @@ impl RealDisk {
 
     fn create(&mut self, name: String) -> io::Result<()> {
         self.forget(&name);
-        remove(&self.path, &name)?;
+        self.removed.remove(&self.path.join(&name))?;
         let file = OpenOptions::new().write(true).create_new(true).open(self.path.join(&name))?;
         self.open.insert(name, file);
         Ok(())
@@ -108,12 +114,10 @@ impl RealDisk {
 }
 
 /// A hard link; a copy where the file system has none.
-fn link(folder: &Path, from: &str, to: &str) -> io::Result<()> {
-    remove(folder, to)?;
-    let (from, to) = (folder.join(from), folder.join(to));
-    if fs::hard_link(&from, &to).is_err() {
-        fs::copy(&from, &to)?;
-        File::open(&to)?.sync_all()?;
+fn link(from: &Path, to: &Path) -> io::Result<()> {
+    if fs::hard_link(from, to).is_err() {
+        fs::copy(from, to)?;
+        File::open(to)?.sync_all()?;
     }
     Ok(())
 }
@@ -170,12 +174,19 @@ impl Disk for RealDisk {
                 self.forget(&to);
                 fs::rename(self.path.join(from), self.path.join(to))
             }
-            FileOp::Link(from, to) => link(&self.path, &from, &to),
+            FileOp::Link(from, to) => {
+                self.removed.remove(&self.path.join(&to))?;
+                link(&self.path.join(from), &self.path.join(to))
+            }
             FileOp::Remove(name) => {
                 self.forget(&name);
-                remove(&self.path, &name)
+                self.removed.remove(&self.path.join(name))
             }
-            FileOp::SyncDir => File::open(&self.path)?.sync_all(),
+            FileOp::SyncDir => {
+                File::open(&self.path)?.sync_all()?;
+                self.removed.let_go();
+                Ok(())
+            }
         }
     }
 }

@@ -106,17 +106,24 @@ pub(crate) async fn receive(node: &Node, from: NodeId, stream: TcpStream, input:
 
 async fn listen_to(node: &Node, from: NodeId, mut stream: TcpStream, mut input: BytesMut) -> anyhow::Result<()> {
     loop {
-        while let Some(pulse) = frame::take_up_to::<Pulse>(&mut input, LONGEST)? {
-            match pulse {
-                Pulse::Beacon { sent, lease_ms, slots } => on_beacon(node, from, sent, lease_ms, &slots)?,
-                Pulse::BeaconAck { sent, answered, slots } => on_ack(node, from, sent, answered, &slots),
-            }
-        }
+        let heard = hear(node, from, &mut input);
         node.flush();
+        heard?;
         if stream.read_buf(&mut input).await? == 0 {
             return Ok(());
         }
     }
+}
+
+/// Handles all that has come whole.
+fn hear(node: &Node, from: NodeId, input: &mut BytesMut) -> anyhow::Result<()> {
+    while let Some(pulse) = frame::take_up_to::<Pulse>(input, LONGEST)? {
+        match pulse {
+            Pulse::Beacon { sent, lease_ms, slots } => on_beacon(node, from, sent, lease_ms, &slots)?,
+            Pulse::BeaconAck { sent, answered, slots } => on_ack(node, from, sent, answered, &slots),
+        }
+    }
+    Ok(())
 }
 
 fn on_beacon(node: &Node, from: NodeId, sent: Time, lease_ms: u32, slots: &[Beacon]) -> anyhow::Result<()> {

@@ -194,8 +194,7 @@ fn member_killed_awaited(stage: &Stage) -> anyhow::Result<Done> {
     ensure!(reply == format!("PUT_SUCCESS {key} awaited"), "the write was answered with {reply}");
     promises::kept("the write", took, promises::stall())?;
     play.goes_on()?;
-    play.arena.wires().open_all();
-    play.arena.start(member)?;
+    back(&mut play, member)?;
     play.end(3, format!("killed a member whose acknowledgement was awaited; the write took {} ms", took.as_millis()))
 }
 

@@ -347,9 +347,9 @@ impl Node {
         self.store.begin();
     }
 
-    /// The same for the tasks of the main runtime, once a turn: all that are ready append and push first, so that one sync
-    /// covers their records, and their messages to a peer leave with one system call. One task for all, since waking several
-    /// would wake several of the runtime's threads.
+    /// The same for everybody who does not do it, once a turn of the main runtime: all tasks that are ready append and push
+    /// first, so that one sync covers their records, and their messages to a peer leave with one system call. One task for
+    /// all, since waking several would wake several of the runtime's threads.
     async fn flushing(self: Arc<Self>) {
         let flush = async {
             loop {

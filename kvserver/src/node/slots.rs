@@ -20,8 +20,8 @@ thread_local! {
     static ACTIONS: Cell<Vec<Action>> = const { Cell::new(Vec::new()) };
 }
 
-/// This thread calls [`Node::flush`] after what it does. All do that but those of the main runtime, whose tasks leave it to
-/// one that does it for all of them.
+/// This thread calls [`Node::flush`] after what it does: those that live for the cores' sake (pulse, ticker, journal). All
+/// others leave it to a task of the main runtime, which does it for all of them.
 pub(super) fn flushes_itself() {
     FLUSHES.set(true);
 }

@@ -383,7 +383,7 @@ impl Checkpointer {
             self.clean_up();
         }
         let done = written?;
-        self.remove_segments_below(first_segment).map_err(CheckpointError::Failed)?;
+        self.remove_segments_below(first_segment)?;
         Ok(Done { took: clock::now().since(began), ..done })
     }
 
@@ -411,17 +411,21 @@ impl Checkpointer {
     /// Takes away what a failed attempt left: on a full disk it is in the way. The next start does so too.
     fn clean_up(&mut self) {
         let stale = self.disk.names().unwrap_or_default();
-        for name in stale.into_iter().filter(|name| generation_in(name) == Some(self.generation)) {
-            if let Err(error) = self.disk.perform(FileOp::Remove(name)) {
+        let stale = stale.into_iter().filter(|name| generation_in(name) == Some(self.generation));
+        for op in stale.map(FileOp::Remove).chain([FileOp::SyncDir]) {
+            if let Err(error) = self.disk.perform(op) {
                 log::warn!("cannot remove what a failed checkpoint left: {error}");
             }
         }
     }
 
-    fn remove_segments_below(&mut self, first: u64) -> io::Result<()> {
-        let mut names = self.disk.names()?;
+    fn remove_segments_below(&mut self, first: u64) -> Result<(), CheckpointError> {
+        let mut names = self.disk.names().map_err(CheckpointError::Failed)?;
         names.retain(|name| segment_in(name).is_some_and(|segment| segment < first));
-        names.into_iter().try_for_each(|name| self.disk.perform(FileOp::Remove(name)))
+        for name in names {
+            self.disk.perform(FileOp::Remove(name)).map_err(CheckpointError::Failed)?;
+        }
+        self.disk.perform(FileOp::SyncDir).map_err(CheckpointError::Fatal)
     }
 }
 

@@ -147,6 +147,8 @@ thread_local! {
     static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// So many bytes are worth a group whoever is about to bring more.
+const MUCH: usize = 256 << 10;
 /// Scratch memory above this is given back.
 const LINE_KEPT: usize = 1 << 20;
 
@@ -187,7 +189,8 @@ impl Journal {
     }
 
     /// Appends a record: it will be written, and reported durable once it is synced. Never waits for the disk. Somebody must
-    /// call [`Journal::begin`] afterwards: whoever has several records to append, calls it once.
+    /// call [`Journal::begin`] afterwards: whoever has several records to append, calls it once. Only where many records wait,
+    /// or many bytes, they are written without.
     ///
     /// The records of one slot must come in the order of their marks: call it with the slot locked.
     pub fn append(&self, record: &Record) {
@@ -211,7 +214,7 @@ impl Journal {
         }
         state.buffer.extend_from_slice(line);
         state.marks.push((record.slot, record.mark));
-        let enough = state.marks.len() >= ENOUGH;
+        let enough = state.marks.len() >= ENOUGH || state.buffer.len() >= MUCH;
         self.shared.wake(state, enough);
     }
 
