@@ -7,6 +7,7 @@
 //! disk all the same.
 #![allow(clippy::disallowed_methods)] // a shell: it starts the tasks of a process
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client_port::{ClientPort, Settings};
 use crate::config::{Config, Wanted, Wrong};
+use crate::courtesy::Courtesy;
 use crate::farewell;
 use crate::node::{Fatal, Node, NodeOptions};
 use crate::replies::Replies;
@@ -90,9 +92,7 @@ fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     warn(config);
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(config.threads).event_interval(TURN).enable_all();
-    // Where others wait for this processor they go first, and bring several events for one wait. Without that a thread that
-    // sleeps is woken for each: a cluster's reads take half as long again then (docs/performance.md).
-    builder.on_thread_park(std::thread::yield_now);
+    builder.on_thread_park(let_others_go);
     let runtime = builder.build().context("cannot start the runtime")?;
     let server = start(config, &runtime)?;
     let node = server.node.identity();
@@ -105,6 +105,20 @@ fn serve(config: &Config) -> anyhow::Result<ExitCode> {
     let code = runtime.block_on(until_stopped(server, begun));
     runtime.shutdown_background();
     code
+}
+
+thread_local! {
+    static COURTESY: Cell<Courtesy> = const { Cell::new(Courtesy::new()) };
+}
+
+/// A serving thread is about to sleep.
+fn let_others_go() {
+    let (since, mut courtesy) = (clock::now(), COURTESY.get());
+    if courtesy.is_due(since) {
+        std::thread::yield_now();
+        courtesy.went(since, clock::now());
+        COURTESY.set(courtesy);
+    }
 }
 
 struct Server {

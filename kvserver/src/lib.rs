@@ -8,6 +8,7 @@ mod checkpointer;
 mod cli;
 pub mod client_port;
 pub mod config;
+mod courtesy;
 mod farewell;
 mod links;
 pub mod node;

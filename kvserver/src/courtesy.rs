@@ -1,0 +1,110 @@
+//! Whether a thread that has nothing to do gives its processor to others before it sleeps. Pure.
+//!
+//! Where clients, peers and their servers share processors, those who wait for one bring the next events: a thread that lets
+//! them go first finds several when it comes back, instead of sleeping and being woken for each. But who computes without a
+//! pause takes all of a time slice, and what comes meanwhile waits for it, while a thread that had slept would have been let
+//! in at once. Such a neighbour is noticed by how long it takes to come back, and left alone then.
+
+use std::time::Duration;
+
+use common::Time;
+
+/// Whoever brings events needs less; a time slice of Linux is longer.
+const LONG: Duration = Duration::from_millis(2);
+/// Others may have so many times as long in short turns as in long ones: where all processors are busy with what belongs
+/// together, a turn is long now and then.
+const SHARE: u32 = 3;
+/// So much in long turns, beyond that share, is a neighbour's.
+const MOST: Duration = Duration::from_millis(12);
+/// How long nothing is given away then; twice as long if it turns out so again at once,
+const PAUSE: Duration = Duration::from_secs(1);
+/// up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+
+/// See the module. One for each thread.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Courtesy {
+    /// Nothing is given away before.
+    from: Time,
+    /// The last pause.
+    pause: Duration,
+    /// What others had in long turns beyond their share.
+    excess: Duration,
+}
+
+impl Courtesy {
+    pub(crate) const fn new() -> Courtesy {
+        Courtesy { from: Time::ZERO, pause: Duration::ZERO, excess: Duration::ZERO }
+    }
+
+    /// Whether others are to go first now.
+    pub(crate) fn is_due(&self, now: Time) -> bool {
+        now >= self.from
+    }
+
+    /// They have, from `since` to `now`.
+    pub(crate) fn went(&mut self, since: Time, now: Time) {
+        let took = now.since(since);
+        if took < LONG {
+            self.excess = self.excess.saturating_sub(took / SHARE);
+            return;
+        }
+        self.excess += took;
+        if self.excess >= MOST {
+            let again = now.since(self.from) < self.pause;
+            self.pause = if again { (self.pause * 2).min(LONGEST_PAUSE) } else { PAUSE };
+            (self.from, self.excess) = (now + self.pause, MOST / 2);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLICE: Duration = Duration::from_millis(3);
+
+    /// Gives the processor away every millisecond for so long: for `short`, and every `nth` time for a time slice. How often
+    /// it was one.
+    fn play(courtesy: &mut Courtesy, now: &mut Time, length: Duration, short: Duration, nth: usize) -> usize {
+        let (end, mut times, mut slices) = (*now + length, 0, 0);
+        while *now < end {
+            if courtesy.is_due(*now) {
+                times += 1;
+                let slice = times % nth == 0;
+                slices += usize::from(slice);
+                courtesy.went(*now, *now + if slice { SLICE } else { short });
+            }
+            *now = *now + Duration::from_millis(1);
+        }
+        slices
+    }
+
+    #[test]
+    fn a_neighbour_that_computes_is_left_alone() {
+        let (mut courtesy, mut now) = (Courtesy::new(), Time(1));
+        // Nobody else waits for the processor: a turn costs nothing, but every fiftieth is the neighbour's.
+        let slices = play(&mut courtesy, &mut now, Duration::from_secs(600), Duration::from_micros(1), 50);
+        assert!((100..400).contains(&slices), "{slices}");
+    }
+
+    #[test]
+    fn where_everybody_is_busy_a_long_turn_now_and_then_changes_nothing() {
+        let (mut courtesy, mut now) = (Courtesy::new(), Time(1));
+        let slices = play(&mut courtesy, &mut now, Duration::from_secs(600), Duration::from_micros(200), 100);
+        assert_eq!(slices, 6000);
+    }
+
+    #[test]
+    fn once_the_neighbour_is_gone_it_goes_on_and_the_next_pause_is_short() {
+        let (mut courtesy, mut now) = (Courtesy::new(), Time(1));
+        play(&mut courtesy, &mut now, Duration::from_secs(600), Duration::ZERO, 2);
+        assert!(!courtesy.is_due(now));
+        now = now + LONGEST_PAUSE;
+        play(&mut courtesy, &mut now, Duration::from_secs(60), Duration::from_micros(100), usize::MAX);
+        assert!(courtesy.is_due(now));
+        let slices = play(&mut courtesy, &mut now, Duration::from_secs(1), Duration::ZERO, 1);
+        assert_eq!(slices, 4);
+        assert!(courtesy.is_due(now + PAUSE));
+    }
+}
