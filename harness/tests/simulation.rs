@@ -178,6 +178,11 @@ mod regressions {
     }
 
     #[test]
+    fn a_learner_that_has_lost_its_session_is_not_added() {
+        play([81047], Options::default());
+    }
+
+    #[test]
     fn an_ecs_is_not_asked_to_notice_that_it_forgot_what_nobody_was_told() {
         play([8587], Options::default());
     }

@@ -444,7 +444,9 @@ impl Coordinator {
             }
             let Standing::Pending { since } = follower.standing else { continue };
             let promised = follower.beacon_acked.is_some_and(|sent| sent >= since);
-            let complete = follower.streaming
+            // Who has just said that it lost its session has started again, perhaps with an older copy of its directory.
+            let complete = follower.synced
+                && follower.streaming
                 && answers
                 && follower.matched >= commit
                 && (promised || ctx.setup.switches.off(Rule::NarrowLease));
