@@ -1,8 +1,8 @@
 //! Giving the space of removed files back without making others wait for the disk.
 //!
 //! A large file's blocks are given back piece by piece. In one go a file system that discards what it gives back (the mount
-//! option `discard`) keeps the disk, and with it the next sync of a journal, for as long as that takes: 13 to 19 ms for 130 MiB
-//! where a sync takes 0.2 ms otherwise, and below 1 ms with pieces of 1 MiB.
+//! option `discard`) keeps the disk, and with it the next sync of a journal, for as long as that takes: more than ten
+//! milliseconds for 130 MiB (docs/performance.md, "The tail of PUT").
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
