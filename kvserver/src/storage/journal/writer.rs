@@ -12,6 +12,7 @@ use super::super::disk::{Disk, FileOp};
 use super::super::manifest::segment_name;
 use super::extent::{AHEAD, Extent};
 use super::gather::Gather;
+use super::marks::Marks;
 use super::{JournalEvent, Shared, State};
 
 /// How long a full disk is left alone before the next attempt.
@@ -31,6 +32,7 @@ pub(super) struct Writer {
     tight: bool,
     group: Vec<u8>,
     marks: Vec<(Slot, u64)>,
+    condenser: Marks,
     gather: Gather,
     total_bytes: u64,
 }
@@ -77,6 +79,7 @@ impl Writer {
             tight: false,
             group: Vec::new(),
             marks: Vec::new(),
+            condenser: Marks::default(),
             gather: Gather::default(),
             total_bytes: 0,
         }
@@ -169,7 +172,8 @@ impl Writer {
         self.group.clear();
         self.group.shrink_to(BUFFER_KEPT);
         let (records, took) = (self.marks.len(), clock::now().since(began));
-        let marks = highest(&mut self.marks);
+        let mut marks = std::mem::take(&mut self.marks);
+        self.condenser.condense(&mut marks);
         (self.shared.listener)(JournalEvent::Durable { marks, total_bytes: self.total_bytes });
         self.gather.answered(records, clock::now(), took);
         Ok(())
@@ -304,23 +308,9 @@ impl Writer {
     }
 }
 
-/// The highest mark of each slot, in slot order. Empties `marks`.
-fn highest(marks: &mut Vec<(Slot, u64)>) -> Vec<(Slot, u64)> {
-    marks.sort_unstable_by(|a, b| b.cmp(a));
-    marks.dedup_by_key(|(slot, _)| *slot);
-    marks.reverse();
-    std::mem::take(marks)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_group_reports_each_slot_once() {
-        let mut marks = vec![(Slot(2), 5), (Slot(1), 9), (Slot(2), 6), (Slot(1), 10), (Slot(0), 1)];
-        assert_eq!(highest(&mut marks), [(Slot(0), 1), (Slot(1), 10), (Slot(2), 6)]);
-    }
 
     #[test]
     fn only_what_can_pass_is_tried_again() {
