@@ -28,6 +28,7 @@ use crate::config::{Config, Wanted, Wrong};
 use crate::courtesy::Courtesy;
 use crate::farewell;
 use crate::node::{Fatal, Node, NodeOptions};
+use crate::quota::Quota;
 use crate::replies::Replies;
 
 /// How long a stop waits for answers to requests under way: as long as a write waits for its commit at most.
@@ -108,16 +109,16 @@ fn serve(config: &Config) -> anyhow::Result<ExitCode> {
 }
 
 thread_local! {
-    static COURTESY: Cell<Courtesy> = const { Cell::new(Courtesy::new()) };
+    static COURTESY: Cell<(Courtesy, Quota)> = const { Cell::new((Courtesy::new(), Quota::new())) };
 }
 
 /// A serving thread is about to sleep.
 fn let_others_go() {
-    let (since, mut courtesy) = (clock::now(), COURTESY.get());
+    let (since, (mut courtesy, mut quota)) = (clock::now(), COURTESY.get());
     if courtesy.is_due(since) {
         std::thread::yield_now();
-        courtesy.went(since, clock::now());
-        COURTESY.set(courtesy);
+        courtesy.went(since, clock::now(), || quota.has_held_back());
+        COURTESY.set((courtesy, quota));
     }
 }
 

@@ -3,7 +3,8 @@
 //! Where clients, peers and their servers share processors, those who wait for one bring the next events: a thread that lets
 //! them go first finds several when it comes back, instead of sleeping and being woken for each. But who computes without a
 //! pause takes all of a time slice, and what comes meanwhile waits for it, while a thread that had slept would have been let
-//! in at once. Such a neighbour is noticed by how long it takes to come back, and left alone then.
+//! in at once. Such a neighbour is noticed by how long it takes to come back, and left alone then. Unless it is a quota of
+//! processor time that keeps the thread away: that does so whether it sleeps or not.
 
 use std::time::Duration;
 
@@ -42,19 +43,24 @@ impl Courtesy {
         now >= self.from
     }
 
-    /// They have, from `since` to `now`.
-    pub(crate) fn went(&mut self, since: Time, now: Time) {
+    /// They have, from `since` to `now`. Whether a quota has held this process back of late is asked only if it matters.
+    pub(crate) fn went(&mut self, since: Time, now: Time, held_back: impl FnOnce() -> bool) {
         let took = now.since(since);
         if took < LONG {
             self.excess = self.excess.saturating_sub(took / SHARE);
             return;
         }
         self.excess += took;
-        if self.excess >= MOST {
-            let again = now.since(self.from) < self.pause;
-            self.pause = if again { (self.pause * 2).min(LONGEST_PAUSE) } else { PAUSE };
-            (self.from, self.excess) = (now + self.pause, MOST / 2);
+        if self.excess < MOST {
+            return;
         }
+        if held_back() {
+            self.excess = Duration::ZERO;
+            return;
+        }
+        let again = now.since(self.from) < self.pause;
+        self.pause = if again { (self.pause * 2).min(LONGEST_PAUSE) } else { PAUSE };
+        (self.from, self.excess) = (now + self.pause, MOST / 2);
     }
 }
 
@@ -73,7 +79,7 @@ mod tests {
                 times += 1;
                 let slice = times % nth == 0;
                 slices += usize::from(slice);
-                courtesy.went(*now, *now + if slice { SLICE } else { short });
+                courtesy.went(*now, *now + if slice { SLICE } else { short }, || false);
             }
             *now = *now + Duration::from_millis(1);
         }
@@ -106,5 +112,20 @@ mod tests {
         let slices = play(&mut courtesy, &mut now, Duration::from_secs(1), Duration::ZERO, 1);
         assert_eq!(slices, 4);
         assert!(courtesy.is_due(now + PAUSE));
+    }
+
+    #[test]
+    fn being_held_back_by_a_quota_is_not_taken_for_a_neighbour() {
+        let (mut courtesy, mut now, mut asked) = (Courtesy::new(), Time(1), 0);
+        for _ in 0..1000 {
+            let from = now;
+            now = now + Duration::from_millis(8);
+            courtesy.went(from, now, || {
+                asked += 1;
+                true
+            });
+            assert!(courtesy.is_due(now));
+        }
+        assert_eq!(asked, 500, "it is not asked more often than a neighbour would be suspected");
     }
 }

@@ -14,6 +14,7 @@ mod links;
 pub mod node;
 mod pulse;
 pub mod questions;
+mod quota;
 mod registrar;
 pub mod relay;
 pub mod replica;
