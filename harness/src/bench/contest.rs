@@ -1,5 +1,6 @@
 //! Several sides of one contest, measured in turn, round by round; who begins changes from round to round.
 
+use super::distance;
 use super::load::{Latency, Load};
 use super::report::{Bound, Cell, Latencies};
 
@@ -18,6 +19,7 @@ pub(crate) struct Outcome {
     names: Vec<String>,
     rates: Vec<Vec<f64>>,
     latencies: Vec<Vec<Latency>>,
+    apart: Vec<f64>,
 }
 
 /// Runs all sides, `rounds` times.
@@ -26,8 +28,10 @@ pub(crate) fn play(sides: &[Side], rounds: usize) -> anyhow::Result<Outcome> {
         names: sides.iter().map(|side| side.name.clone()).collect(),
         rates: vec![Vec::new(); sides.len()],
         latencies: vec![Vec::new(); sides.len()],
+        apart: Vec::new(),
     };
     for round in 0..rounds {
+        outcome.apart.extend(distance::there_and_back());
         for turn in order(sides.len(), round) {
             let measured = sides[turn].load.run().map_err(|error| error.context(sides[turn].name.clone()))?;
             outcome.rates[turn].push(measured.rate());
@@ -71,6 +75,7 @@ impl Outcome {
                 ours: self.latencies[mine].clone(),
                 theirs: self.latencies[theirs].clone(),
                 wanted: p99.map(Bound::AtMost),
+                apart: self.apart.clone(),
             }),
         })
     }
@@ -100,6 +105,7 @@ mod tests {
             names: vec!["text".into(), "redis".into()],
             rates: vec![vec![2.0], vec![1.0]],
             latencies: vec![vec![Latency::default()]; 2],
+            apart: vec![50.0],
         };
         assert_eq!(outcome.cell("get", "text", "redis", None, None).unwrap().ratios(), [2.0]);
         assert!(outcome.cell("get", "text", "etcd", None, None).is_none());

@@ -11,6 +11,7 @@ pub mod against;
 mod contest;
 mod dialect;
 mod disk;
+mod distance;
 pub mod growth;
 mod histogram;
 pub mod lines;

@@ -63,9 +63,23 @@ pub struct Latencies {
     pub theirs: Vec<Latency>,
     /// What the ratio of the p99 is to be.
     pub wanted: Option<Bound>,
+    /// How far the processors were from each other before each round, in nanoseconds there and back; empty where it
+    /// cannot be told.
+    pub apart: Vec<f64>,
 }
 
 impl Latencies {
+    /// From the least to the largest, or once if they are much the same.
+    fn apart(&self) -> String {
+        let least = self.apart.iter().copied().fold(f64::INFINITY, f64::min);
+        let largest = self.apart.iter().copied().fold(0.0, f64::max);
+        match (self.apart.is_empty(), largest > least * 1.5) {
+            (true, _) => String::new(),
+            (false, false) => format!("{:.0} ns", middle(&self.apart)),
+            (false, true) => format!("{least:.0} to {largest:.0} ns"),
+        }
+    }
+
     /// The median of the rounds' ratios of p99.
     #[must_use]
     pub fn p99_ratio(&self) -> f64 {
@@ -88,9 +102,9 @@ impl Cell {
         let ratios = self.ratios();
         let (ours, theirs, ratio) = (middle(&self.ours), middle(&self.theirs), middle(&ratios));
         let spread = format!("{:.2}..{:.2}", ratios.first().unwrap_or(&0.0), ratios.last().unwrap_or(&0.0));
-        let p99 = self.p99("x");
+        let (p99, apart) = (self.p99("x"), self.apart());
         format!(
-            "{:<42} {:>10} {:>10} {:<14} {ratio:>7.2}x {spread:>14} {p99:>9}   {}",
+            "{:<42} {:>10} {:>10} {:<14} {ratio:>7.2}x {spread:>14} {p99:>9} {apart:>13}   {}",
             self.name,
             figure(ours, self.unit),
             figure(theirs, self.unit),
@@ -108,11 +122,15 @@ impl Cell {
         })
     }
 
+    fn apart(&self) -> String {
+        self.latency.as_ref().map_or(String::new(), Latencies::apart)
+    }
+
     fn markdown(&self) -> String {
         let ratios = self.ratios();
-        let p99 = self.p99("");
+        let (p99, apart) = (self.p99(""), self.apart());
         format!(
-            "| {} | {} | {} | {} | {:.2} | {:.2} to {:.2} | {p99} | {} |",
+            "| {} | {} | {} | {} | {:.2} | {:.2} to {:.2} | {p99} | {apart} | {} |",
             self.name,
             figure(middle(&self.ours), self.unit),
             figure(middle(&self.theirs), self.unit),
@@ -203,8 +221,8 @@ impl Report {
     #[must_use]
     pub fn table(&self) -> String {
         let mut text = format!(
-            "{:<42} {:>10} {:>10} {:<14} {:>8} {:>14} {:>9}   {}\n",
-            "work", "annulus", "peer", "", "ratio", "spread", "p99", "wanted"
+            "{:<42} {:>10} {:>10} {:<14} {:>8} {:>14} {:>9} {:>13}   {}\n",
+            "work", "annulus", "peer", "", "ratio", "spread", "p99", "apart", "wanted"
         );
         let rows = self.cells.iter().map(Cell::row).chain(self.figures.iter().map(Figure::row));
         for row in rows.chain(self.notes.clone()).chain(self.skipped.clone()) {
@@ -219,8 +237,8 @@ impl Report {
     pub fn markdown(&self) -> String {
         let mut rows = vec![self.machine.line(), String::new()];
         if !self.cells.is_empty() {
-            rows.push("| work | annulus | peer | | ratio | spread | p99 ratio | wanted |".to_owned());
-            rows.push("|---|---|---|---|---|---|---|---|".to_owned());
+            rows.push("| work | annulus | peer | | ratio | spread | p99 ratio | apart | wanted |".to_owned());
+            rows.push("|---|---|---|---|---|---|---|---|---|".to_owned());
             rows.extend(self.cells.iter().map(Cell::markdown));
             rows.push(String::new());
         }
@@ -302,10 +320,11 @@ mod tests {
         let slow = |p99| vec![Latency { p99, ..Latency::default() }];
         let wanted = Some(Bound::AtMost(1.0));
         let mut cell = cell(Bound::AtLeast(1.5));
-        cell.latency = Some(Latencies { ours: slow(30.0), theirs: slow(20.0), wanted });
-        assert!(cell.row().contains("1.50x !"), "{}", cell.row());
-        cell.latency = Some(Latencies { ours: slow(10.0), theirs: slow(20.0), wanted });
+        cell.latency = Some(Latencies { ours: slow(30.0), theirs: slow(20.0), wanted, apart: vec![44.0, 380.0, 46.0] });
+        assert!(cell.row().contains("1.50x !") && cell.row().contains(" 44 to 380 ns "), "{}", cell.row());
+        cell.latency = Some(Latencies { ours: slow(10.0), theirs: slow(20.0), wanted, apart: vec![44.0, 45.0, 46.0] });
         assert!(cell.row().contains("0.50x ") && !cell.row().contains('!'), "{}", cell.row());
+        assert!(cell.row().contains(" 45 ns "), "{}", cell.row());
     }
 
     #[test]
@@ -325,7 +344,7 @@ mod tests {
         assert_eq!(json["cells"][0]["wanted"]["at_least"], 1.5);
         let markdown = report.markdown();
         assert!(
-            markdown.contains("| get | 200/s | 100/s | peer | 2.00 | 1.00 to 3.00 |  | >= 1.50 met |"),
+            markdown.contains("| get | 200/s | 100/s | peer | 2.00 | 1.00 to 3.00 |  |  | >= 1.50 met |"),
             "{markdown}"
         );
         assert!(markdown.ends_with("- SKIPPED etcd"), "{markdown}");

@@ -8,6 +8,7 @@ use playground::node;
 
 use super::Bench;
 use crate::bench::dialect::Protocol;
+use crate::bench::distance::there_and_back;
 use crate::bench::load::{Latency, Target};
 use crate::bench::peers::{Peer, Persistence, Redis, installed};
 use crate::bench::report::{Bound, Cell, Latencies};
@@ -66,6 +67,7 @@ fn in_turn(
     let (rounds, length) = (bench.options.rounds, bench.options.length.as_secs_f64());
     let mut rates = [Vec::new(), Vec::new()];
     let mut latencies = [Vec::new(), Vec::new()];
+    let mut apart = Vec::new();
     // The tool counts requests, not seconds: a short run says how many make up the time that is wanted.
     let mut requests = [20_000 * pipeline / 4, 20_000 * pipeline / 4];
     for side in [0, 1] {
@@ -73,6 +75,7 @@ fn in_turn(
         requests[side] = (rate.min(FASTEST) * length).max(1_000.0) as usize;
     }
     for round in 0..rounds {
+        apart.extend(there_and_back());
         for side in if round % 2 == 0 { [1, 0] } else { [0, 1] } {
             let row = shoot(folder, addresses[side], test, pipeline, requests[side])?;
             rates[side].push(row.rate);
@@ -80,7 +83,7 @@ fn in_turn(
         }
     }
     let ([ours, theirs], [our, their]) = (rates, latencies);
-    let latency = Some(Latencies { ours: our, theirs: their, wanted: Some(Bound::AtMost(1.0)) });
+    let latency = Some(Latencies { ours: our, theirs: their, wanted: Some(Bound::AtMost(1.0)), apart });
     Ok(Cell { name, unit: "/s", less_is_better: false, ours, peer: String::new(), theirs, wanted: None, latency })
 }
 
