@@ -289,8 +289,11 @@ impl Coordinator {
     }
 
     pub(super) fn flush_all(&mut self, ctx: &mut Ctx<'_>) {
-        for node in self.nodes() {
+        // One by one: a copy of all of them would be made for every entry, and a flush removes none.
+        let mut next = 0;
+        while let Some(node) = self.followers.keys().nth(next).copied() {
             self.flush(ctx, node);
+            next += 1;
         }
     }
 
