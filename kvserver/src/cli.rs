@@ -117,7 +117,7 @@ fn let_others_go() {
     let (since, (mut courtesy, mut quota)) = (clock::now(), COURTESY.get());
     if courtesy.is_due(since) {
         std::thread::yield_now();
-        courtesy.went(since, clock::now(), || quota.has_held_back());
+        courtesy.went(since, clock::now(), || quota.has_throttled());
         COURTESY.set((courtesy, quota));
     }
 }

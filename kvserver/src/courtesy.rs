@@ -1,10 +1,13 @@
 //! Whether a thread that has nothing to do gives its processor to others before it sleeps. Pure.
 //!
-//! Where clients, peers and their servers share processors, those who wait for one bring the next events: a thread that lets
-//! them go first finds several when it comes back, instead of sleeping and being woken for each. But who computes without a
-//! pause takes all of a time slice, and what comes meanwhile waits for it, while a thread that had slept would have been let
-//! in at once. Such a neighbour is noticed by how long it takes to come back, and left alone then. Unless it is a quota of
-//! processor time that keeps the thread away: that does so whether it sleeps or not.
+//! Where clients, peers and their servers share processors, those who wait for one bring the next events: a thread that
+//! lets them go first finds several when it comes back, instead of sleeping and being woken for each. But who computes
+//! without a pause takes all of a time slice, and what comes meanwhile waits for it, while a thread that had slept would
+//! have been let in at once. Such a neighbour is noticed by how long it takes to come back, and left alone then.
+//!
+//! A quota of processor time keeps a thread away as long, whether it has slept or not. Where one has throttled the
+//! process of late, long turns are put down to it; so beside a quota that is used up again and again, a neighbour goes
+//! unnoticed.
 
 use std::time::Duration;
 
@@ -31,11 +34,13 @@ pub(crate) struct Courtesy {
     pause: Duration,
     /// What others had in long turns beyond their share.
     excess: Duration,
+    /// Long turns are put down to a quota until then.
+    excused: Time,
 }
 
 impl Courtesy {
     pub(crate) const fn new() -> Courtesy {
-        Courtesy { from: Time::ZERO, pause: Duration::ZERO, excess: Duration::ZERO }
+        Courtesy { from: Time::ZERO, pause: Duration::ZERO, excess: Duration::ZERO, excused: Time::ZERO }
     }
 
     /// Whether others are to go first now.
@@ -43,24 +48,26 @@ impl Courtesy {
         now >= self.from
     }
 
-    /// They have, from `since` to `now`. Whether a quota has held this process back of late is asked only if it matters.
-    pub(crate) fn went(&mut self, since: Time, now: Time, held_back: impl FnOnce() -> bool) {
+    /// They have, from `since` to `now`. `throttled`: whether a quota has throttled the process of late; asked when a
+    /// neighbour is suspected, and not again for as long as it would have been left alone.
+    pub(crate) fn went(&mut self, since: Time, now: Time, throttled: impl FnOnce() -> bool) {
         let took = now.since(since);
         if took < LONG {
             self.excess = self.excess.saturating_sub(took / SHARE);
             return;
         }
         self.excess += took;
-        if self.excess < MOST {
+        if self.excess < MOST || now < self.excused {
             return;
         }
-        if held_back() {
-            self.excess = Duration::ZERO;
+        self.excess = MOST / 2;
+        if throttled() {
+            self.excused = now + PAUSE;
             return;
         }
         let again = now.since(self.from) < self.pause;
         self.pause = if again { (self.pause * 2).min(LONGEST_PAUSE) } else { PAUSE };
-        (self.from, self.excess) = (now + self.pause, MOST / 2);
+        self.from = now + self.pause;
     }
 }
 
@@ -115,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn being_held_back_by_a_quota_is_not_taken_for_a_neighbour() {
+    fn a_quota_is_not_taken_for_a_neighbour() {
         let (mut courtesy, mut now, mut asked) = (Courtesy::new(), Time(1), 0);
         for _ in 0..1000 {
             let from = now;
@@ -126,6 +133,9 @@ mod tests {
             });
             assert!(courtesy.is_due(now));
         }
-        assert_eq!(asked, 500, "it is not asked more often than a neighbour would be suspected");
+        assert_eq!(asked, 8, "once a second");
+        // Once it throttles no more, what is left is a neighbour.
+        courtesy.went(now, now + PAUSE, || false);
+        assert!(!courtesy.is_due(now + PAUSE));
     }
 }

@@ -1,8 +1,9 @@
-//! Whether a quota of processor time has held this process back: cgroups' `cpu.max` or `cpu.cfs_quota_us`, which containers and
-//! services are given.
+//! Whether a quota of processor time has throttled this process: cgroups' `cpu.max` or `cpu.cfs_quota_us`, which
+//! containers and services are given.
 //!
-//! Linux counts that in each group's `cpu.stat`: `nr_throttled`, the periods in which the group had used up what it may. Both
-//! versions of cgroups are read (cgroups(7); the kernel's `sched-bwc` and `cgroup-v2`). Where there is nothing to be read, nothing holds back.
+//! Linux counts that in each group's `cpu.stat`: `nr_throttled`, the periods in which the group had used up what it may
+//! before they ended. Both versions of cgroups are read (cgroups(7); the kernel's `sched-bwc` and `cgroup-v2`). Where
+//! there is nothing to be read, nothing throttles: groups above a container's own are not visible in there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,16 +20,17 @@ impl Quota {
         Quota { seen: 0 }
     }
 
-    /// Whether it has held the process back since this was asked last. Reads a few small files.
-    pub(crate) fn has_held_back(&mut self) -> bool {
+    /// Whether it has throttled the process since this was asked last; the first time, since its group exists. Reads some
+    /// files, for which the kernel sums up what its processors have counted: not to be asked all the time.
+    pub(crate) fn has_throttled(&mut self) -> bool {
         // Each time anew: a process can be moved.
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         self.look(Path::new("/sys/fs/cgroup"), &groups)
     }
 
     fn look(&mut self, root: &Path, groups: &str) -> bool {
-        let held = folders(root, groups).iter().map(|folder| throttled(folder)).sum();
-        std::mem::replace(&mut self.seen, held) != held
+        let throttled = folders(root, groups).iter().map(|folder| throttled(folder)).sum();
+        std::mem::replace(&mut self.seen, throttled) < throttled
     }
 }
 
@@ -40,7 +42,10 @@ fn folders(root: &Path, groups: &str) -> Vec<PathBuf> {
         let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
         let tree = match controllers {
             "" => root.to_owned(),
-            of if of.split(',').any(|controller| controller == "cpu") => root.join(of),
+            // Mounted together with others it may have their names in another order, but then it has its own one, too.
+            of if of.split(',').any(|controller| controller == "cpu") => {
+                Some(root.join("cpu")).filter(|own| own.exists()).unwrap_or_else(|| root.join(of))
+            }
             _ => continue,
         };
         let group = Path::new(path.trim_start_matches('/'));
@@ -67,27 +72,31 @@ mod tests {
 
     #[test]
     fn a_quota_is_seen_in_both_versions_and_in_the_groups_above() {
-        let dir = tempfile::tempdir().unwrap();
         for (groups, group, above) in [
             ("0::/system.slice/kv.service\n", "system.slice/kv.service", "system.slice"),
             ("9:cpu,cpuacct:/a/b\n8:pids:/c\n1:name=systemd:/d\n", "cpu,cpuacct/a/b", "cpu,cpuacct/a"),
+            ("4:cpuacct,cpu:/a/b\n", "cpu/a/b", "cpu/a"),
             ("0::/\n1:cpu:/a:b\n", "cpu/a:b", "cpu"),
         ] {
+            let dir = tempfile::tempdir().unwrap();
             let (group, above) = (dir.path().join(group), dir.path().join(above));
-            stat(&group, 0);
             stat(&above, 0);
+            stat(&group, 7);
             let mut quota = Quota::new();
             let mut asked = || quota.look(dir.path(), groups);
+            assert!(asked(), "{groups}: since the group exists");
             assert!(!asked(), "{groups}");
-            stat(&group, 3);
+            stat(&group, 8);
             assert!(asked() && !asked(), "{groups}");
             stat(&above, 1);
             assert!(asked() && !asked(), "{groups}");
+            stat(&group, 0);
+            assert!(!asked(), "{groups}: another group is no quota");
         }
     }
 
     #[test]
-    fn where_nothing_can_be_read_nothing_holds_back() {
+    fn where_nothing_can_be_read_nothing_throttles() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("cpu.stat"), "nr_throttled many\n").unwrap();
         for groups in ["", "0::/nowhere\n", "0::/\n", "nonsense\n:\n1:cpu\n", "5:cpuset,cpuacct:/\n"] {

@@ -1,6 +1,6 @@
 //! Several sides of one contest, measured in turn, round by round; who begins changes from round to round.
 
-use super::distance;
+use super::core_to_core::round_trip;
 use super::load::{Latency, Load};
 use super::report::{Bound, Cell, Latencies};
 
@@ -19,7 +19,7 @@ pub(crate) struct Outcome {
     names: Vec<String>,
     rates: Vec<Vec<f64>>,
     latencies: Vec<Vec<Latency>>,
-    apart: Vec<f64>,
+    core_to_core_ns: Vec<Option<f64>>,
 }
 
 /// Runs all sides, `rounds` times.
@@ -28,10 +28,10 @@ pub(crate) fn play(sides: &[Side], rounds: usize) -> anyhow::Result<Outcome> {
         names: sides.iter().map(|side| side.name.clone()).collect(),
         rates: vec![Vec::new(); sides.len()],
         latencies: vec![Vec::new(); sides.len()],
-        apart: Vec::new(),
+        core_to_core_ns: Vec::new(),
     };
     for round in 0..rounds {
-        outcome.apart.extend(distance::there_and_back());
+        outcome.core_to_core_ns.push(round_trip());
         for turn in order(sides.len(), round) {
             let measured = sides[turn].load.run().map_err(|error| error.context(sides[turn].name.clone()))?;
             outcome.rates[turn].push(measured.rate());
@@ -75,8 +75,8 @@ impl Outcome {
                 ours: self.latencies[mine].clone(),
                 theirs: self.latencies[theirs].clone(),
                 wanted: p99.map(Bound::AtMost),
-                apart: self.apart.clone(),
             }),
+            core_to_core_ns: self.core_to_core_ns.clone(),
         })
     }
 }
@@ -105,7 +105,7 @@ mod tests {
             names: vec!["text".into(), "redis".into()],
             rates: vec![vec![2.0], vec![1.0]],
             latencies: vec![vec![Latency::default()]; 2],
-            apart: vec![50.0],
+            core_to_core_ns: vec![None],
         };
         assert_eq!(outcome.cell("get", "text", "redis", None, None).unwrap().ratios(), [2.0]);
         assert!(outcome.cell("get", "text", "etcd", None, None).is_none());

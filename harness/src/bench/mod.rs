@@ -9,9 +9,9 @@
 
 pub mod against;
 mod contest;
+mod core_to_core;
 mod dialect;
 mod disk;
-mod distance;
 pub mod growth;
 mod histogram;
 pub mod lines;

@@ -181,6 +181,7 @@ mod tests {
             theirs: vec![10.0, 10.0],
             wanted,
             latency: None,
+            core_to_core_ns: Vec::new(),
         }
     }
 

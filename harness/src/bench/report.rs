@@ -52,7 +52,12 @@ pub struct Cell {
     pub wanted: Option<Bound>,
     /// How long requests took, where that was looked at.
     pub latency: Option<Latencies>,
+    /// Core-to-core latency before each round, there and back, where it was looked at; None where it cannot be told.
+    pub core_to_core_ns: Vec<Option<f64>>,
 }
+
+/// Core-to-core latencies that differ by more are told apart.
+const ALIKE: f64 = 1.5;
 
 /// Of both sides, one per round.
 #[derive(Clone, Debug, Serialize)]
@@ -63,23 +68,9 @@ pub struct Latencies {
     pub theirs: Vec<Latency>,
     /// What the ratio of the p99 is to be.
     pub wanted: Option<Bound>,
-    /// How far the processors were from each other before each round, in nanoseconds there and back; empty where it
-    /// cannot be told.
-    pub apart: Vec<f64>,
 }
 
 impl Latencies {
-    /// From the least to the largest, or once if they are much the same.
-    fn apart(&self) -> String {
-        let least = self.apart.iter().copied().fold(f64::INFINITY, f64::min);
-        let largest = self.apart.iter().copied().fold(0.0, f64::max);
-        match (self.apart.is_empty(), largest > least * 1.5) {
-            (true, _) => String::new(),
-            (false, false) => format!("{:.0} ns", middle(&self.apart)),
-            (false, true) => format!("{least:.0} to {largest:.0} ns"),
-        }
-    }
-
     /// The median of the rounds' ratios of p99.
     #[must_use]
     pub fn p99_ratio(&self) -> f64 {
@@ -102,9 +93,9 @@ impl Cell {
         let ratios = self.ratios();
         let (ours, theirs, ratio) = (middle(&self.ours), middle(&self.theirs), middle(&ratios));
         let spread = format!("{:.2}..{:.2}", ratios.first().unwrap_or(&0.0), ratios.last().unwrap_or(&0.0));
-        let (p99, apart) = (self.p99("x"), self.apart());
+        let (p99, cores) = (self.p99("x"), self.core_to_core());
         format!(
-            "{:<42} {:>10} {:>10} {:<14} {ratio:>7.2}x {spread:>14} {p99:>9} {apart:>13}   {}",
+            "{:<42} {:>10} {:>10} {:<14} {ratio:>7.2}x {spread:>14} {p99:>9} {cores:>13}   {}",
             self.name,
             figure(ours, self.unit),
             figure(theirs, self.unit),
@@ -122,15 +113,22 @@ impl Cell {
         })
     }
 
-    fn apart(&self) -> String {
-        self.latency.as_ref().map_or(String::new(), Latencies::apart)
+    /// From the least to the largest, or once if they are much the same.
+    fn core_to_core(&self) -> String {
+        let mut all: Vec<f64> = self.core_to_core_ns.iter().flatten().copied().collect();
+        all.sort_by(f64::total_cmp);
+        match (all.first(), all.last()) {
+            (Some(least), Some(largest)) if *largest > least * ALIKE => format!("{least:.0} to {largest:.0} ns"),
+            (Some(_), Some(_)) => format!("{:.0} ns", middle(&all)),
+            _ => String::new(),
+        }
     }
 
     fn markdown(&self) -> String {
         let ratios = self.ratios();
-        let (p99, apart) = (self.p99(""), self.apart());
+        let (p99, cores) = (self.p99(""), self.core_to_core());
         format!(
-            "| {} | {} | {} | {} | {:.2} | {:.2} to {:.2} | {p99} | {apart} | {} |",
+            "| {} | {} | {} | {} | {:.2} | {:.2} to {:.2} | {p99} | {cores} | {} |",
             self.name,
             figure(middle(&self.ours), self.unit),
             figure(middle(&self.theirs), self.unit),
@@ -222,7 +220,7 @@ impl Report {
     pub fn table(&self) -> String {
         let mut text = format!(
             "{:<42} {:>10} {:>10} {:<14} {:>8} {:>14} {:>9} {:>13}   {}\n",
-            "work", "annulus", "peer", "", "ratio", "spread", "p99", "apart", "wanted"
+            "work", "annulus", "peer", "", "ratio", "spread", "p99", "core to core", "wanted"
         );
         let rows = self.cells.iter().map(Cell::row).chain(self.figures.iter().map(Figure::row));
         for row in rows.chain(self.notes.clone()).chain(self.skipped.clone()) {
@@ -237,7 +235,7 @@ impl Report {
     pub fn markdown(&self) -> String {
         let mut rows = vec![self.machine.line(), String::new()];
         if !self.cells.is_empty() {
-            rows.push("| work | annulus | peer | | ratio | spread | p99 ratio | apart | wanted |".to_owned());
+            rows.push("| work | annulus | peer | | ratio | spread | p99 ratio | core to core | wanted |".to_owned());
             rows.push("|---|---|---|---|---|---|---|---|---|".to_owned());
             rows.extend(self.cells.iter().map(Cell::markdown));
             rows.push(String::new());
@@ -303,6 +301,7 @@ mod tests {
             theirs: vec![100.0, 100.0, 100.0],
             wanted: Some(wanted),
             latency: None,
+            core_to_core_ns: vec![Some(44.0), None, Some(380.0)],
         }
     }
 
@@ -320,9 +319,10 @@ mod tests {
         let slow = |p99| vec![Latency { p99, ..Latency::default() }];
         let wanted = Some(Bound::AtMost(1.0));
         let mut cell = cell(Bound::AtLeast(1.5));
-        cell.latency = Some(Latencies { ours: slow(30.0), theirs: slow(20.0), wanted, apart: vec![44.0, 380.0, 46.0] });
+        cell.latency = Some(Latencies { ours: slow(30.0), theirs: slow(20.0), wanted });
         assert!(cell.row().contains("1.50x !") && cell.row().contains(" 44 to 380 ns "), "{}", cell.row());
-        cell.latency = Some(Latencies { ours: slow(10.0), theirs: slow(20.0), wanted, apart: vec![44.0, 45.0, 46.0] });
+        cell.latency = Some(Latencies { ours: slow(10.0), theirs: slow(20.0), wanted });
+        cell.core_to_core_ns = vec![Some(44.0), Some(45.0), Some(46.0)];
         assert!(cell.row().contains("0.50x ") && !cell.row().contains('!'), "{}", cell.row());
         assert!(cell.row().contains(" 45 ns "), "{}", cell.row());
     }
@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(json["cells"][0]["wanted"]["at_least"], 1.5);
         let markdown = report.markdown();
         assert!(
-            markdown.contains("| get | 200/s | 100/s | peer | 2.00 | 1.00 to 3.00 |  |  | >= 1.50 met |"),
+            markdown.contains("| get | 200/s | 100/s | peer | 2.00 | 1.00 to 3.00 |  | 44 to 380 ns | >= 1.50 met |"),
             "{markdown}"
         );
         assert!(markdown.ends_with("- SKIPPED etcd"), "{markdown}");

@@ -5,6 +5,7 @@ mod chase;
 mod rounds;
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use common::control::{Ask, Change};
 use common::peer::{Beacon, Grant, PeerMsg};
@@ -289,11 +290,11 @@ impl Coordinator {
     }
 
     pub(super) fn flush_all(&mut self, ctx: &mut Ctx<'_>) {
-        // One by one: a copy of all of them would be made for every entry, and a flush removes none.
-        let mut next = 0;
-        while let Some(node) = self.followers.keys().nth(next).copied() {
+        // One after the other, not a copy of all of them: this is done for every entry.
+        let mut next = self.followers.keys().next().copied();
+        while let Some(node) = next {
             self.flush(ctx, node);
-            next += 1;
+            next = self.followers.range((Bound::Excluded(node), Bound::Unbounded)).next().map(|(node, _)| *node);
         }
     }
 

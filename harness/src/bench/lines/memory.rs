@@ -32,6 +32,7 @@ pub(super) fn measure(bench: &mut Bench<'_>, folder: &Path) -> anyhow::Result<()
         theirs: vec![theirs],
         wanted: None,
         latency: None,
+        core_to_core_ns: Vec::new(),
     });
     Ok(())
 }

@@ -116,6 +116,7 @@ fn against_disk(bench: &mut Bench<'_>, folder: &Path, mine: &[Target]) -> anyhow
         theirs,
         wanted: Some(Bound::AtMost(2.5)),
         latency: None,
+        core_to_core_ns: Vec::new(),
     });
     Ok(())
 }

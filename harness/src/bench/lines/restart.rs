@@ -51,6 +51,7 @@ pub(super) fn measure(bench: &mut Bench<'_>, folder: &Path) -> anyhow::Result<()
                 theirs: theirs.clone(),
                 wanted: None,
                 latency: None,
+                core_to_core_ns: Vec::new(),
             });
         }
     }

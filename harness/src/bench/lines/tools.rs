@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use playground::node;
 
 use super::Bench;
+use crate::bench::core_to_core::round_trip;
 use crate::bench::dialect::Protocol;
-use crate::bench::distance::there_and_back;
 use crate::bench::load::{Latency, Target};
 use crate::bench::peers::{Peer, Persistence, Redis, installed};
 use crate::bench::report::{Bound, Cell, Latencies};
@@ -67,7 +67,7 @@ fn in_turn(
     let (rounds, length) = (bench.options.rounds, bench.options.length.as_secs_f64());
     let mut rates = [Vec::new(), Vec::new()];
     let mut latencies = [Vec::new(), Vec::new()];
-    let mut apart = Vec::new();
+    let mut core_to_core_ns = Vec::new();
     // The tool counts requests, not seconds: a short run says how many make up the time that is wanted.
     let mut requests = [20_000 * pipeline / 4, 20_000 * pipeline / 4];
     for side in [0, 1] {
@@ -75,7 +75,7 @@ fn in_turn(
         requests[side] = (rate.min(FASTEST) * length).max(1_000.0) as usize;
     }
     for round in 0..rounds {
-        apart.extend(there_and_back());
+        core_to_core_ns.push(round_trip());
         for side in if round % 2 == 0 { [1, 0] } else { [0, 1] } {
             let row = shoot(folder, addresses[side], test, pipeline, requests[side])?;
             rates[side].push(row.rate);
@@ -83,8 +83,18 @@ fn in_turn(
         }
     }
     let ([ours, theirs], [our, their]) = (rates, latencies);
-    let latency = Some(Latencies { ours: our, theirs: their, wanted: Some(Bound::AtMost(1.0)), apart });
-    Ok(Cell { name, unit: "/s", less_is_better: false, ours, peer: String::new(), theirs, wanted: None, latency })
+    let latency = Some(Latencies { ours: our, theirs: their, wanted: Some(Bound::AtMost(1.0)) });
+    Ok(Cell {
+        name,
+        unit: "/s",
+        less_is_better: false,
+        ours,
+        peer: String::new(),
+        theirs,
+        wanted: None,
+        latency,
+        core_to_core_ns,
+    })
 }
 
 fn shoot(folder: &Path, address: &str, test: &str, pipeline: usize, requests: usize) -> anyhow::Result<Row> {
@@ -129,6 +139,7 @@ fn one_shot(bench: &mut Bench<'_>, folder: &Path) -> anyhow::Result<()> {
         theirs: their,
         wanted: None,
         latency: None,
+        core_to_core_ns: Vec::new(),
     });
     if options.check_perf {
         (bench.tell)("etcdctl check perf, a minute");

@@ -1,7 +1,7 @@
 //! How far each slot has come, by the records of one group. Pure.
 //!
-//! In the order in which the records came: whoever is answered earlier than his turn asks again before his turn, and
-//! another one's answer comes as much later. Where all clients come back with each sync, that alone was a fifth of the 99th percentile
+//! Slots stand in the order of their first records. In slot order, who was answered early asked again early, and was
+//! answered late by the next sync: latencies of clients that come back with each sync were spread over two syncs
 //! (docs/performance.md, "The tail of PUT").
 
 use common::Slot;
@@ -9,7 +9,7 @@ use common::Slot;
 /// See the module. One for all groups, so that its memory is allocated once.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
-    /// For each slot its place in the group at hand, if that is where the slot is; else what some group before has left.
+    /// For each slot its place in the group at hand, if that is where the slot is; else what a group before has left.
     places: Vec<usize>,
 }
 
@@ -25,6 +25,7 @@ impl Marks {
             }
             let place = self.places[index];
             if place < kept && marks[place].0 == slot {
+                debug_assert!(mark > marks[place].1, "slot {slot}: mark {mark} after {}", marks[place].1);
                 marks[place].1 = mark;
             } else {
                 self.places[index] = kept;

@@ -37,7 +37,7 @@ use writer::Writer;
 pub enum JournalEvent {
     /// All records of these slots up to these marks are on disk.
     Durable {
-        /// Each slot at most once, in the order in which they came first: so those who wait are answered in turn.
+        /// Each slot at most once, in the order of their first records.
         marks: Vec<(Slot, u64)>,
         /// Bytes synced since the start.
         total_bytes: u64,

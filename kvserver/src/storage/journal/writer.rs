@@ -32,7 +32,7 @@ pub(super) struct Writer {
     tight: bool,
     group: Vec<u8>,
     marks: Vec<(Slot, u64)>,
-    condenser: Marks,
+    condense: Marks,
     gather: Gather,
     total_bytes: u64,
 }
@@ -79,7 +79,7 @@ impl Writer {
             tight: false,
             group: Vec::new(),
             marks: Vec::new(),
-            condenser: Marks::default(),
+            condense: Marks::default(),
             gather: Gather::default(),
             total_bytes: 0,
         }
@@ -173,7 +173,7 @@ impl Writer {
         self.group.shrink_to(BUFFER_KEPT);
         let (records, took) = (self.marks.len(), clock::now().since(began));
         let mut marks = std::mem::take(&mut self.marks);
-        self.condenser.condense(&mut marks);
+        self.condense.condense(&mut marks);
         (self.shared.listener)(JournalEvent::Durable { marks, total_bytes: self.total_bytes });
         self.gather.answered(records, clock::now(), took);
         Ok(())

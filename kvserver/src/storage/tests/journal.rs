@@ -118,6 +118,21 @@ fn a_rotation_leaves_everything_before_it_in_older_segments() {
     assert!(journal.rotate().is_err());
 }
 
+#[test]
+fn a_group_is_reported_in_the_order_of_its_slots_first_records() {
+    let disk = SharedDisk::default();
+    let (journal, events) = journal(&disk);
+    {
+        let _busy = disk.lock();
+        write(&journal, &put(1, 1));
+        until("the first group waits for the disk", || journal.sync_pending_since().is_some());
+        [put(5, 1), put(2, 1), put(9, 1), put(2, 2)].iter().for_each(|record| write(&journal, record));
+    }
+    wait_durable(&events, 1, 1);
+    let JournalEvent::Durable { marks, .. } = next(&events) else { panic!("not durable") };
+    assert_eq!(marks, [(Slot(5), 1), (Slot(2), 2), (Slot(9), 1)]);
+}
+
 /// A disk whose syncs take a while.
 struct Slow(SharedDisk);
 
