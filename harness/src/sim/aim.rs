@@ -59,11 +59,11 @@ pub(super) fn at(plan: &mut Plan, rule: Rule, rng: &mut fastrand::Rng) {
             (plan.servers, plan.starters, plan.lease_ms) = (4, 3, 1000);
             plan.think = rng.u64(5_000..20_000);
             plan.only(&[
-                (Kind::CopyDirectory, 10),
+                (Kind::CopyDirectory, 40),
                 (Kind::SendAway, 4),
-                (Kind::CutEcs, 8),
-                (Kind::CutPair, 8),
-                (Kind::Isolate, 6),
+                (Kind::CutEcs, 12),
+                (Kind::CutPair, 4),
+                (Kind::Isolate, 12),
                 (Kind::Pause, 6),
             ]);
         }
