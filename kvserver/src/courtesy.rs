@@ -56,7 +56,7 @@ impl Courtesy {
             self.excess = self.excess.saturating_sub(took / SHARE);
             return;
         }
-        self.excess += took;
+        self.excess = (self.excess + took).min(MOST);
         if self.excess < MOST || now < self.excused {
             return;
         }
@@ -134,7 +134,13 @@ mod tests {
             assert!(courtesy.is_due(now));
         }
         assert_eq!(asked, 8, "once a second");
-        // Once it throttles no more, what is left is a neighbour.
+        // Once it throttles no more, what it has cost is soon forgotten, and what takes as long then is a neighbour.
+        for _ in 0..10 {
+            courtesy.went(now, now + LONG / 2, || unreachable!("a short turn is nobody's"));
+        }
+        now = now + PAUSE;
+        courtesy.went(now, now + SLICE, || false);
+        assert!(courtesy.is_due(now + SLICE));
         courtesy.went(now, now + PAUSE, || false);
         assert!(!courtesy.is_due(now + PAUSE));
     }

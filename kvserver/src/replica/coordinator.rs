@@ -5,7 +5,6 @@ mod chase;
 mod rounds;
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
 use common::control::{Ask, Change};
 use common::peer::{Beacon, Grant, PeerMsg};
@@ -290,11 +289,8 @@ impl Coordinator {
     }
 
     pub(super) fn flush_all(&mut self, ctx: &mut Ctx<'_>) {
-        // One after the other, not a copy of all of them: this is done for every entry.
-        let mut next = self.followers.keys().next().copied();
-        while let Some(node) = next {
+        for node in self.nodes() {
             self.flush(ctx, node);
-            next = self.followers.range((Bound::Excluded(node), Bound::Unbounded)).next().map(|(node, _)| *node);
         }
     }
 
