@@ -7,7 +7,7 @@
 //! Bounds: a connection never has more requests waiting than its limit and each is answered once, so an inbox is no longer
 //! than that. An answer for a connection that is gone is dropped: there is nobody to tell.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::{Context, Poll, Waker};
@@ -23,7 +23,7 @@ const KEEP: usize = 64;
 /// All connections that may wait for answers.
 #[derive(Debug, Default)]
 pub struct Replies {
-    shards: [RwLock<HashMap<u32, Arc<Inbox>>>; SHARDS],
+    shards: [RwLock<BTreeMap<u32, Arc<Inbox>>>; SHARDS],
     next: AtomicU32,
 }
 
@@ -60,7 +60,7 @@ impl Replies {
             // Numbers come round after four thousand million connections: one still in use is skipped.
             let conn = self.next.fetch_add(1, Relaxed);
             let mut shard = self.shard(conn).write().unwrap_or_else(PoisonError::into_inner);
-            if let std::collections::hash_map::Entry::Vacant(place) = shard.entry(conn) {
+            if let std::collections::btree_map::Entry::Vacant(place) = shard.entry(conn) {
                 place.insert(inbox.clone());
                 return Registered { all: self.clone(), conn, inbox };
             }
@@ -94,7 +94,7 @@ impl Replies {
         }
     }
 
-    fn shard(&self, conn: u32) -> &RwLock<HashMap<u32, Arc<Inbox>>> {
+    fn shard(&self, conn: u32) -> &RwLock<BTreeMap<u32, Arc<Inbox>>> {
         &self.shards[conn as usize % SHARDS]
     }
 }

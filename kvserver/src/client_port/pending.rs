@@ -268,7 +268,12 @@ impl Pending {
     }
 
     fn find(&self, index: u64) -> Option<usize> {
-        let at = self.entries.partition_point(|entry| entry.index <= index).checked_sub(1)?;
+        // As a rule every entry has one number.
+        let guess = usize::try_from(index.checked_sub(self.entries.front()?.index)?).ok()?;
+        let at = match self.entries.get(guess) {
+            Some(entry) if entry.index == index => guess,
+            _ => self.entries.partition_point(|entry| entry.index <= index).checked_sub(1)?,
+        };
         let entry = &self.entries[at];
         let numbers = if let State::Owed(owed) = &entry.state { owed.tasks.len() as u64 } else { 1 };
         (index < entry.index + numbers).then_some(at)

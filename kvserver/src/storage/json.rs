@@ -3,6 +3,7 @@
 //! Everything that is written rarely goes through [`value`] instead.
 
 use common::blob;
+use memchr::memchr2_iter;
 use serde::Serialize;
 
 /// Appends a number.
@@ -30,18 +31,19 @@ pub(super) fn identity(out: &mut Vec<u8>, id: u128) {
 /// Appends a text.
 pub(super) fn string(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
-    if bytes.iter().fold(false, |any, byte| any | needs_escape(*byte)) {
-        value(out, text);
-    } else {
-        out.reserve(bytes.len() + 2);
-        out.push(b'"');
-        out.extend_from_slice(bytes);
-        out.push(b'"');
+    if bytes.iter().fold(false, |any, byte| any | (*byte < b' ')) {
+        return value(out, text);
     }
-}
-
-fn needs_escape(byte: u8) -> bool {
-    (byte < 0x20) | (byte == b'"') | (byte == b'\\')
+    out.reserve(bytes.len() + 2);
+    out.push(b'"');
+    let mut copied = 0;
+    for at in memchr2_iter(b'"', b'\\', bytes) {
+        out.extend_from_slice(&bytes[copied..at]);
+        out.push(b'\\');
+        copied = at;
+    }
+    out.extend_from_slice(&bytes[copied..]);
+    out.push(b'"');
 }
 
 /// Appends any bytes: text where they are UTF-8, `{"b64": "..."}` where they are not.

@@ -57,7 +57,7 @@ pub(super) fn plan<'a>(
         Run::Lasts { millis, date } => Plan::Lasts(key, lasts(millis, date, wall())),
         Run::GetEx if args.len() == 2 => Plan::Read(key, Shape::Value),
         Run::GetEx => write(key, get_ex(args, wall())?, Shape::Old),
-        Run::Set => set(args, wall())?,
+        Run::Set => set(args, wall)?,
         Run::SetEx { millis } => {
             let at = deadline(args.get(2), millis, false, wall(), command.name)?;
             write(key, store(args.get(3), Only::Always, Expiry::At(at)), Shape::Set)
@@ -194,7 +194,7 @@ fn moment(number: i64, millis: bool, date: bool, wall: u64) -> Option<i64> {
     if date { Some(number) } else { number.checked_add(i64::try_from(wall).ok()?) }
 }
 
-fn set<'a>(args: &Args<'a>, wall: u64) -> Result<Plan<'a>, Wrong> {
+fn set<'a>(args: &Args<'a>, wall: impl Fn() -> u64) -> Result<Plan<'a>, Wrong> {
     let (mut only, mut get, mut expiry) = (None, false, None);
     let mut at = 3;
     while at < args.len() {
@@ -205,7 +205,7 @@ fn set<'a>(args: &Args<'a>, wall: u64) -> Result<Plan<'a>, Wrong> {
             _ if is(word, "xx") && only != Some(Only::Missing) => only = Some(Only::Present),
             _ if is(word, "get") => get = true,
             _ if is(word, "keepttl") && matches!(expiry, None | Some(Expiry::Keep)) => expiry = Some(Expiry::Keep),
-            _ => match timed(word, next, wall, "set").filter(|_| expiry.is_none()) {
+            _ => match timed(word, next, wall(), "set").filter(|_| expiry.is_none()) {
                 Some(deadline) => {
                     expiry = Some(Expiry::At(deadline?));
                     at += 1;
