@@ -6,6 +6,8 @@
 
 mod asks;
 mod audits;
+mod commits;
+mod committer;
 pub mod desk;
 mod fatal;
 mod membership;
@@ -24,6 +26,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use asks::Asks;
 use audits::Audits;
+use commits::Commits;
 use common::peer::{Identity, PeerMsg, Purpose};
 use common::position::Position;
 use common::{ClusterRecord, NodeId, Slot, Time, Timing, clock};
@@ -67,6 +70,7 @@ pub struct Node {
     metrics: Metrics,
     questions: Questions,
     relay: Relay,
+    commits: Commits,
     audits: Audits,
     moves: Moves,
     traffic: Traffic,
@@ -329,15 +333,6 @@ impl Node {
     pub(crate) fn link_up(&self, peer: NodeId) {
         let now = clock::now();
         self.each_slot(|replica, out| replica.handle(now, Event::LinkUp { peer }, out));
-    }
-
-    /// Slots whose records are on disk up to these marks.
-    pub(crate) fn durable(&self, marks: impl IntoIterator<Item = (Slot, u64)>) {
-        slots::flushes_itself();
-        for (slot, mark) in marks {
-            self.with_slot(slot, |replica, out| replica.handle(clock::now(), Event::Durable { mark }, out));
-        }
-        self.flush();
     }
 
     /// Lets go what this thread has appended and pushed, here and now.

@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::commits::Commits;
 use super::fatal::Failure;
 use super::store::Reports;
 use super::{Asks, Ecs, Metrics, Node, NodeOptions, Store, Wishes, ticker};
@@ -61,6 +62,7 @@ impl Node {
             metrics: Metrics::default(),
             questions: Questions::default(),
             relay,
+            commits: Commits::default(),
             audits: super::audits::Audits::default(),
             moves: super::moves::Moves::default(),
             traffic: Traffic::new(options.move_rate),
@@ -82,6 +84,7 @@ impl Node {
         node.start_pulse(runtime, listener)?;
         node.start_threads()?;
         main.spawn(node.clone().flushing());
+        main.spawn(node.clone().committing());
         main.spawn(node.clone().relaying_jobs());
         if node.standalone() {
             let (cluster, meta) = node.alone();

@@ -246,9 +246,9 @@ impl Node {
     /// What the journal's thread reports; it waits until this returns.
     fn journal_says(&self, event: JournalEvent) {
         match event {
-            JournalEvent::Durable { marks, .. } => {
+            JournalEvent::Durable { marks, records } => {
                 metrics::bump(&self.metrics.fsyncs);
-                self.durable(marks);
+                self.durable(marks, records);
             }
             JournalEvent::Writable(writable) => {
                 self.store.refusing.store(!writable, Relaxed);

@@ -39,8 +39,8 @@ pub enum JournalEvent {
     Durable {
         /// Each slot at most once, in the order of their first records.
         marks: Vec<(Slot, u64)>,
-        /// Bytes synced since the start.
-        total_bytes: u64,
+        /// How many records that are.
+        records: usize,
     },
     /// The disk refuses writes (false), or takes them again (true).
     Writable(bool),

@@ -34,7 +34,6 @@ pub(super) struct Writer {
     marks: Vec<(Slot, u64)>,
     condense: Marks,
     gather: Gather,
-    total_bytes: u64,
 }
 
 /// What to do about a failed write.
@@ -81,7 +80,6 @@ impl Writer {
             marks: Vec::new(),
             condense: Marks::default(),
             gather: Gather::default(),
-            total_bytes: 0,
         }
     }
 
@@ -165,7 +163,6 @@ impl Writer {
             End::Fatal(format!("cannot sync {}: {e}; a retry would lie, so the process stops", self.name))
         })?;
         let bytes = self.group.len() as u64;
-        self.total_bytes += bytes;
         self.shared.segment_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.shared.waiting.fetch_sub(records, Ordering::Relaxed);
         self.publish();
@@ -174,7 +171,7 @@ impl Writer {
         let (records, took) = (self.marks.len(), clock::now().since(began));
         let mut marks = std::mem::take(&mut self.marks);
         self.condense.condense(&mut marks);
-        (self.shared.listener)(JournalEvent::Durable { marks, total_bytes: self.total_bytes });
+        (self.shared.listener)(JournalEvent::Durable { marks, records });
         self.gather.answered(records, clock::now(), took);
         Ok(())
     }
