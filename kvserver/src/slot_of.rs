@@ -29,11 +29,24 @@ pub(crate) fn slot_of(key: &[u8], slots: u16) -> Slot {
     }
     LAST.with_borrow_mut(|last| {
         if last.length != key.len() || last.key[..key.len()] != *key {
-            (last.length, last.slot) = (key.len(), Position::of(key).slot(MOST_SLOTS).0);
-            last.key[..key.len()].copy_from_slice(key);
+            last.set(key, Position::of(key));
         }
         Slot(last.slot >> (MOST_SLOTS.trailing_zeros() - slots.trailing_zeros()))
     })
+}
+
+/// Where `key` lies, for whoever asks next.
+pub(crate) fn remember(key: &[u8], position: Position) {
+    if key.len() <= LONGEST {
+        LAST.with_borrow_mut(|last| last.set(key, position));
+    }
+}
+
+impl Last {
+    fn set(&mut self, key: &[u8], position: Position) {
+        (self.length, self.slot) = (key.len(), position.slot(MOST_SLOTS).0);
+        self.key[..key.len()].copy_from_slice(key);
+    }
 }
 
 #[cfg(test)]
@@ -45,6 +58,10 @@ mod tests {
         let keys = ["", "a", "ab", "ab", "a", "", &"x".repeat(LONGEST), &"x".repeat(LONGEST + 1), "b"];
         for slots in [1, 256, 32_768] {
             for key in keys.map(str::as_bytes) {
+                assert_eq!(slot_of(key, slots), Position::of(key).slot(slots), "{key:?}");
+            }
+            for key in keys.map(str::as_bytes) {
+                remember(key, Position::of(key));
                 assert_eq!(slot_of(key, slots), Position::of(key).slot(slots), "{key:?}");
             }
         }

@@ -78,7 +78,7 @@ enum State {
 }
 
 /// A command's arguments, its name first.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Args<'a> {
     bytes: &'a [u8],
     spans: &'a [Span],
@@ -137,13 +137,14 @@ impl CommandParser {
         (self.state, self.at, self.unquoted) = (State::Start, 0, None);
     }
 
-    /// Where in the input the only argument of a command lies that has this name, if that is what was found last, and the
-    /// argument stands there as it is.
+    /// The arguments of the command with this name, if that and so many arguments are what was found last, and they stand in
+    /// the input as they are.
     #[must_use]
-    pub fn only_argument_of(&self, input: &[u8], name: &[u8]) -> Option<std::ops::Range<usize>> {
-        let [(from, to), (start, end)] = self.spans[..] else { return None };
-        let is = |from: u32, to: u32| input[from as usize..to as usize].eq_ignore_ascii_case(name);
-        (self.unquoted.is_none() && is(from, to)).then_some(start as usize..end as usize)
+    pub fn plain<'a, const N: usize>(&self, input: &'a [u8], name: &[u8]) -> Option<[&'a [u8]; N]> {
+        let at = |(from, to): &Span| &input[*from as usize..*to as usize];
+        let (first, rest) = self.spans.split_first().filter(|_| self.unquoted.is_none())?;
+        let spans: &[Span; N] = rest.try_into().ok()?;
+        at(first).eq_ignore_ascii_case(name).then(|| std::array::from_fn(|index| at(&spans[index])))
     }
 
     /// Looks for the first command in `input`. The number says how many bytes are done with: the next call's input must

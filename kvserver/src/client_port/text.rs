@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::backend::Serves;
 use super::pending::{Asked, EVERY_KEY, What};
 use super::session::{PARKED, Session};
-use super::together::{Get, Together};
+use super::together::{One, Together};
 use crate::replica::{Read, Refusal, Reply, Scan, Token, Told, Write, WriteOp};
 
 /// What an answer repeats of its request, and its form.
@@ -77,7 +77,7 @@ impl Session {
             if let Parsed::Request(Request::Get { key, form }) = parsed
                 && self.pending.is_empty()
             {
-                run.push(Get { from: at, key, what: form });
+                run.push(One { from: at, key, what: form });
                 at += used;
                 if run.is_full()
                     && let Some(back) = self.start_reads(&mut run, at, now, backend, conn)

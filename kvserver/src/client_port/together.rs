@@ -1,19 +1,19 @@
-//! A run of reads at the head of what a client has sent: their keys' positions are found together.
+//! A run of requests that a client has sent without waiting, each about one key: their keys' positions are found together.
 //!
-//! A run is begun only while no request of the connection is under way, and nothing else is started before all of it is: so
-//! its reads are started in their order, as they would be one by one. Where one cannot be started yet, the session goes
-//! back to it, and parses again what is behind it.
+//! Nothing else is started before all of a run is, and its requests in their order: so it is as if they were started one by one.
+//! Where one cannot be started yet, the session goes back to it, and parses again what is behind it. Reads are only
+//! taken into a run while no request of the connection is under way: none of them has to wait then, as a rule.
 
 use common::position::Position;
 use smallvec::SmallVec;
 
-/// Reads that are parsed and not started, as many as [`Position::of_each`] takes. `T`: what else their answers depend on.
+/// Requests that are parsed and not started, as many as [`Position::of_each`] takes. `T`: what else their answers depend on.
 #[derive(Debug)]
-pub(super) struct Together<'a, T>(SmallVec<[Get<'a, T>; Position::AT_ONCE]>);
+pub(super) struct Together<'a, T>(SmallVec<[One<'a, T>; Position::AT_ONCE]>);
 
 /// One of them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Get<'a, T> {
+pub(super) struct One<'a, T> {
     /// Where in the input its request begins.
     pub(super) from: usize,
     pub(super) key: &'a [u8],
@@ -25,8 +25,8 @@ impl<'a, T> Together<'a, T> {
         Together(SmallVec::new())
     }
 
-    pub(super) fn push(&mut self, get: Get<'a, T>) {
-        self.0.push(get);
+    pub(super) fn push(&mut self, one: One<'a, T>) {
+        self.0.push(one);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -38,8 +38,8 @@ impl<'a, T> Together<'a, T> {
     }
 
     /// All of them with their positions; the run is empty then. A few are not worth finding theirs together.
-    pub(super) fn take(&mut self) -> impl Iterator<Item = (Get<'a, T>, Position)> {
-        let keys: SmallVec<[&[u8]; Position::AT_ONCE]> = self.0.iter().map(|get| get.key).collect();
+    pub(super) fn take(&mut self) -> impl Iterator<Item = (One<'a, T>, Position)> {
+        let keys: SmallVec<[&[u8]; Position::AT_ONCE]> = self.0.iter().map(|one| one.key).collect();
         let positions = Position::of_each(&keys);
         std::mem::take(&mut self.0).into_iter().zip(positions)
     }

@@ -39,10 +39,11 @@ use super::Settings;
 use super::backend::Serves;
 use super::pending::{EVERY_KEY, What as Kind};
 use super::session::Session;
-use super::together::{Get, Together};
+use super::together::{One, Together};
 use crate::relay::Once;
 use crate::relay::core::Order;
 use crate::replica::{Read, Reply, Token, Write};
+use crate::slot_of;
 
 /// Words that both dialects know. On a connection that began as a line they are the text dialect's.
 const TEXT_WORDS: [&str; 4] = ["get", "getset", "scan", "watch"];
@@ -134,11 +135,11 @@ impl Session {
             }
             let rest = &input[at..];
             let (used, parsed) = self.redis.parser.next(rest);
-            if let Some(key) = self.plain_get(&parsed, rest) {
-                run.push(Get { from: at, key, what: () });
+            if let Some((key, what)) = self.plain(&parsed, rest) {
+                run.push(One { from: at, key, what });
                 at += used;
                 if run.is_full()
-                    && let Some(back) = self.start_gets(&mut run, at, now, backend, conn)
+                    && let Some(back) = self.start_run(&mut run, at, now, backend, conn)
                 {
                     self.redis.parser.rewind();
                     return back;
@@ -146,7 +147,7 @@ impl Session {
                 continue;
             }
             if !run.is_empty()
-                && let Some(back) = self.start_gets(&mut run, at, now, backend, conn)
+                && let Some(back) = self.start_run(&mut run, at, now, backend, conn)
             {
                 self.redis.parser.rewind();
                 return back;
@@ -174,31 +175,44 @@ impl Session {
         }
     }
 
-    /// The key of a GET that can be part of a run.
-    fn plain_get<'a>(&self, parsed: &Parsed, input: &'a [u8]) -> Option<&'a [u8]> {
-        if *parsed != Parsed::Command || !self.pending.is_empty() {
+    /// The key of a GET or of a SET, and what is to be set, if it can be part of a run.
+    fn plain<'a>(&self, parsed: &Parsed, input: &'a [u8]) -> Option<(&'a [u8], Option<&'a [u8]>)> {
+        if *parsed != Parsed::Command {
             return None;
         }
-        let key = &input[self.redis.parser.only_argument_of(input, b"get")?];
-        plan::key_within(key, &self.limits).is_ok().then_some(key)
+        let parser = &self.redis.parser;
+        let (key, value) = match parser.plain(input, b"set") {
+            Some([key, value]) => (key, Some(value)),
+            None if self.pending.is_empty() => parser.plain(input, b"get").map(|[key]| (key, None))?,
+            None => return None,
+        };
+        let short = value.is_none_or(|value| value.len() <= self.limits.value);
+        (short && plan::key_within(key, &self.limits).is_ok()).then_some((key, value))
     }
 
-    /// Starts the reads of a run, and says where to go on if that is not behind it, at `end`.
-    fn start_gets<B: Serves>(
+    /// Starts what a run consists of, and says where to go on if that is not behind it, at `end`.
+    fn start_run<B: Serves>(
         &mut self,
-        run: &mut Together<'_, ()>,
+        run: &mut Together<'_, Option<&[u8]>>,
         end: usize,
         now: Time,
         backend: &B,
         conn: u32,
     ) -> Option<usize> {
-        for (get, position) in run.take() {
+        for (one, position) in run.take() {
             if !self.may_start() {
-                return Some(get.from);
+                return Some(one.from);
             }
-            self.held = !self.look(get.key, Some(position), Shape::Value, now, backend, conn);
+            self.held = !match one.what {
+                None => self.look(one.key, Some(position), Shape::Value, now, backend, conn),
+                Some(value) => {
+                    slot_of::remember(one.key, position);
+                    let (key, what) = plan::put(one.key, value);
+                    self.store_one(key, what, Shape::Set, &Call { args: Args::default(), now, backend, conn })
+                }
+            };
             if self.held {
-                return Some(get.from);
+                return Some(one.from);
             }
             self.moved += 1;
         }

@@ -141,7 +141,7 @@ fn write<'a>(key: &[u8], what: What, shape: Shape) -> Plan<'a> {
 
 /// The commonest write of all: key and value share an allocation, but for large values, which a key that is kept for longer
 /// would hold in memory.
-fn put(key: &[u8], value: &[u8]) -> (Bytes, What) {
+pub(super) fn put(key: &[u8], value: &[u8]) -> (Bytes, What) {
     const LARGE: usize = 4 << 10;
     if value.len() > LARGE {
         return (bytes(key), What::Put(Blob(bytes(value))));

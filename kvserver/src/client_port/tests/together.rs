@@ -1,4 +1,4 @@
-//! Whether reads that are started together are answered as they are one by one.
+//! Whether what is started together is answered as it is one by one.
 
 use super::*;
 
@@ -32,10 +32,13 @@ fn text_request(random: &mut fastrand::Rng) -> String {
 fn redis_request(random: &mut fastrand::Rng) -> String {
     let key = format!("k{}", random.u32(0..6));
     match random.u32(0..40) {
-        0..24 => bulk(&["GET", &key]),
-        24..26 => format!("get {key}\r\n"),
-        26..28 => bulk(&["get", &format!("later{key}")]),
-        28..31 => bulk(&["SET", &key, &"v".repeat(random.usize(0..300))]),
+        0..15 => bulk(&["GET", &key]),
+        15..17 => format!("get {key}\r\n"),
+        17..19 => bulk(&["get", &format!("later{key}")]),
+        19..28 => bulk(&["SET", &key, &"v".repeat(random.usize(0..300))]),
+        28 => bulk(&["set", &"x".repeat(random.usize(40..70)), "v"]),
+        29 => bulk(&["SET", &format!("far{key}"), "v"]),
+        30 => bulk(&["SET", &key, "v", "NX"]),
         31 => bulk(&["STRLEN", &key]),
         32 => bulk(&["MGET", "k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7", "k8", "k9"]),
         33 => bulk(&["GET", &format!("far{key}")]),
@@ -86,6 +89,6 @@ async fn text_reads_started_together_are_answered_as_one_by_one() {
 }
 
 #[tokio::test]
-async fn redis_reads_started_together_are_answered_as_one_by_one() {
+async fn redis_commands_started_together_are_answered_as_one_by_one() {
     the_same_whatever_the_bounds("*3\r\n$3\r\nSET\r\n$2\r\nk1\r\n$5\r\nfirst\r\n", redis_request).await;
 }
