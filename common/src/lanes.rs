@@ -1,7 +1,7 @@
 //! MD5 of several short keys at a time, one in each lane of vector registers.
 //!
 //! MD5 is a chain of steps of which each waits for the one before, so that a processor computes one digest hardly faster than
-//! eight beside each other. A server that finds many reads in one piece of a pipeline asks for their positions together.
+//! eight beside each other. A server that finds many reads or writes in one piece of a pipeline asks for their positions together.
 //! Source: RFC 1321. Only keys that fit into one block with their padding.
 
 use wide::u32x4;

@@ -46,6 +46,7 @@ const CORES: &[&str] = &[
     "kvserver/src/client_port/text.rs",
     "kvserver/src/client_port/together.rs",
     "kvserver/src/links/hello.rs",
+    "kvserver/src/node/committer.rs",
     "kvserver/src/relay/core.rs",
     "kvserver/src/replica",
     "kvserver/src/storage/image.rs",

@@ -1,6 +1,6 @@
 //! The way back of an answer: from whichever thread knows it to the connection that waits for it.
 //!
-//! A waiting request is named by its [`Token`]: connection and number. The journal writer, a peer link or the ticker calls
+//! A waiting request is named by its [`Token`]: connection and number. Whoever commits, a peer link or the ticker calls
 //! [`Replies::complete`]; the connection's task drains its [`Inbox`]. Nothing here waits, allocates per reply beyond the
 //! queue's own growth, or holds a lock while a task is woken.
 //!

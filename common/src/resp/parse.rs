@@ -137,8 +137,8 @@ impl CommandParser {
         (self.state, self.at, self.unquoted) = (State::Start, 0, None);
     }
 
-    /// The arguments of the command with this name, if that and so many arguments are what was found last, and they stand in
-    /// the input as they are.
+    /// What stands behind the name of a command with this name, if that and so many arguments behind it are what was found
+    /// last, and they stand in the input as they are.
     #[must_use]
     pub fn plain<'a, const N: usize>(&self, input: &'a [u8], name: &[u8]) -> Option<[&'a [u8]; N]> {
         let at = |(from, to): &Span| &input[*from as usize..*to as usize];

@@ -85,6 +85,11 @@ impl Pending {
         self.reads + self.writes
     }
 
+    /// Whether any of them reads.
+    pub(super) fn is_reading(&self) -> bool {
+        self.reads > 0
+    }
+
     /// Bytes kept for requests under way and for answers that wait for their turn.
     pub(super) fn bytes(&self) -> usize {
         self.bytes

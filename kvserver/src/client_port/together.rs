@@ -1,8 +1,9 @@
 //! A run of requests that a client has sent without waiting, each about one key: their keys' positions are found together.
 //!
 //! Nothing else is started before all of a run is, and its requests in their order: so it is as if they were started one by one.
-//! Where one cannot be started yet, the session goes back to it, and parses again what is behind it. Reads are only
-//! taken into a run while no request of the connection is under way: none of them has to wait then, as a rule.
+//! Where one cannot be started yet, the session goes back to it, and parses again what is behind it. A read is
+//! only taken into a run while nothing was under way before the run, and a write while no read was: only the run's own requests
+//! make one of them wait then.
 
 use common::position::Position;
 use smallvec::SmallVec;
@@ -41,6 +42,7 @@ impl<'a, T> Together<'a, T> {
     pub(super) fn take(&mut self) -> impl Iterator<Item = (One<'a, T>, Position)> {
         let keys: SmallVec<[&[u8]; Position::AT_ONCE]> = self.0.iter().map(|one| one.key).collect();
         let positions = Position::of_each(&keys);
-        std::mem::take(&mut self.0).into_iter().zip(positions)
+        let all = std::mem::take(&mut self.0).into_iter().zip(positions);
+        all.inspect(|(one, position)| debug_assert_eq!(*position, Position::of(one.key), "the position of another key"))
     }
 }

@@ -1,10 +1,9 @@
 //! Commits what the journal reports, on its thread or on one that serves; see [`super::committer`].
 //!
-//! What is left to serving threads may be overtaken by what the journal's thread commits itself meanwhile: a slot takes a
-//! mark that is lower than the one before for what it is, old news. Nothing is lost with the process, for nothing of it has
-//! been acknowledged.
+//! A later group may be committed first. Marks only say how far records are on disk, so a lower one that comes late says
+//! nothing new. What is left when the process ends has been acknowledged to nobody.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use common::{Slot, clock};
@@ -15,16 +14,22 @@ use super::committer::{Choice, Committer};
 use super::{Node, slots};
 use crate::replica::Event;
 
-/// Slots, and how far their records are on disk.
-type Marks = Vec<(Slot, u64)>;
+/// So many records are left to a serving thread; where it does not keep up with them, the journal's thread commits them.
+const MOST_LEFT: usize = 4096;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Commits {
     choice: Mutex<Choice>,
-    /// What is left to a serving thread, and of how many records.
-    left: Mutex<(Marks, usize)>,
+    left: Mutex<Group>,
     wake: Notify,
+}
+
+/// How far the records of some slots are on disk, and how many of them that concerns.
+#[derive(Debug, Default)]
+struct Group {
+    marks: Vec<(Slot, u64)>,
+    records: usize,
 }
 
 impl Commits {
@@ -32,44 +37,45 @@ impl Commits {
         self.choice.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn left(&self) -> MutexGuard<'_, (Marks, usize)> {
+    fn left(&self) -> MutexGuard<'_, Group> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn leave(&self, mut marks: Marks, records: usize) {
+    /// Leaves a group to a serving thread. Otherwise: what the journal's thread is to commit, that group with all that was
+    /// left before.
+    fn leave(&self, mut group: Group, halted: bool) -> Option<Group> {
+        let serving = self.choice().next(group.records) == Committer::Serving && !halted;
         let mut left = self.left();
-        left.0.append(&mut marks);
-        left.1 += records;
-        drop(left);
-        self.wake.notify_one();
+        left.marks.append(&mut group.marks);
+        left.records += group.records;
+        if serving && left.records <= MOST_LEFT {
+            drop(left);
+            self.wake.notify_one();
+            return None;
+        }
+        Some(std::mem::take(&mut *left))
     }
 }
 
 impl Node {
     /// The journal's thread: so many records of these slots are on disk.
-    pub(super) fn durable(&self, marks: Marks, records: usize) {
+    pub(super) fn durable(&self, marks: Vec<(Slot, u64)>, records: usize) {
         slots::flushes_itself();
-        let who = self.commits.choice().next(records);
-        if who == Committer::Serving && !self.halted() {
-            return self.commits.leave(marks, records);
+        if let Some(group) = self.commits.leave(Group { marks, records }, self.halted()) {
+            self.commit(&group, Committer::Journal);
+            self.flush();
         }
-        self.commit(&marks, records, Committer::Journal);
-        self.flush();
     }
 
     /// A task of the main runtime: commits what is left to it.
-    pub(super) async fn committing(self: std::sync::Arc<Self>) {
+    pub(super) async fn committing(self: Arc<Self>) {
         let commit = async {
-            let mut marks = Vec::new();
             loop {
                 self.commits.wake.notified().await;
-                let records = {
-                    let mut left = self.commits.left();
-                    std::mem::swap(&mut left.0, &mut marks);
-                    std::mem::take(&mut left.1)
-                };
-                self.commit(&marks, records, Committer::Serving);
-                marks.clear();
+                let group = std::mem::take(&mut *self.commits.left());
+                self.commit(&group, Committer::Serving);
+                // Whoever was answered has a turn before the next group.
+                tokio::task::yield_now().await;
             }
         };
         tokio::select! {
@@ -78,12 +84,15 @@ impl Node {
         }
     }
 
-    fn commit(&self, marks: &[(Slot, u64)], records: usize, who: Committer) {
-        let began = processor_time();
-        for (slot, mark) in marks {
+    fn commit(&self, group: &Group, who: Committer) {
+        let began = Choice::is_measured(group.records).then(processor_time);
+        for (slot, mark) in &group.marks {
             self.with_slot(*slot, |replica, out| replica.handle(clock::now(), Event::Durable { mark: *mark }, out));
         }
-        self.commits.choice().took(who, records, processor_time().saturating_sub(began));
+        if let Some(began) = began {
+            let took = processor_time().saturating_sub(began);
+            self.commits.choice().took(who, group.records, took);
+        }
     }
 }
 
@@ -91,4 +100,34 @@ impl Node {
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_bounded_and_taken_back_in_order() {
+        let commits = Commits::default();
+        let group = |mark| Group { marks: vec![(Slot(1), mark), (Slot(2), mark)], records: 1000 };
+        let held = || {
+            let left = commits.left();
+            (left.records, left.marks.len())
+        };
+        // The first large groups are a trial of the serving threads: nobody takes these.
+        assert!((1..=3).all(|mark| commits.leave(group(mark), false).is_none()));
+        assert_eq!(held(), (3000, 6));
+        let all = commits
+            .leave(Group { marks: vec![(Slot(3), 9)], records: 1 }, false)
+            .expect("a small one is the journal's");
+        assert_eq!((all.records, all.marks.len()), (3001, 7));
+        assert_eq!(all.marks.last(), Some(&(Slot(3), 9)));
+        assert_eq!(held(), (0, 0));
+        // Whatever is chosen: more than that is not left.
+        for mark in 0..1000 {
+            let _journals = commits.leave(group(mark), false);
+            assert!(commits.left().records <= MOST_LEFT);
+        }
+        assert!(commits.leave(group(1000), true).is_some(), "nobody would commit it after the end");
+    }
 }

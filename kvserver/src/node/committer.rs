@@ -47,9 +47,14 @@ pub(super) struct Choice {
 }
 
 impl Choice {
+    /// Whether a group of so many records is measured.
+    pub(super) fn is_measured(records: usize) -> bool {
+        records >= MANY
+    }
+
     /// Who commits the next group, which has so many records.
     pub(super) fn next(&mut self, records: usize) -> Committer {
-        if records < MANY {
+        if !Self::is_measured(records) {
             return Committer::Journal;
         }
         self.groups = (self.groups + 1) % (LOOK + TRY);
@@ -57,11 +62,8 @@ impl Choice {
         if self.given == trial { Committer::Journal } else { Committer::Serving }
     }
 
-    /// A group has cost so much.
+    /// A measured group has cost so much.
     pub(super) fn took(&mut self, who: Committer, records: usize, took: Duration) {
-        if records < MANY {
-            return;
-        }
         let average = match who {
             Committer::Journal => &mut self.journal,
             Committer::Serving => &mut self.serving,
@@ -85,7 +87,9 @@ mod tests {
             let who = choice.next(records);
             count += usize::from(who == Committer::Serving);
             let cost = if who == Committer::Journal { journal } else { serving };
-            choice.took(who, records, Duration::from_nanos(cost * records as u64));
+            if Choice::is_measured(records) {
+                choice.took(who, records, Duration::from_nanos(cost * records as u64));
+            }
         }
         count
     }

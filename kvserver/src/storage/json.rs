@@ -77,6 +77,15 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
+    #[test]
+    fn texts_are_escaped_as_serde_json_does_it() {
+        let texts =
+            ["", "\"", "\\", "\\\"", "a\"", "\"a", "\"\"", "a\\b\"c", "\"\n", "\\\u{1}", "\u{7f}", "\u{2028}\"ä\\"];
+        for text in texts.map(str::to_owned).into_iter().chain((0..3).map(|at| "\\".repeat(at) + &"x".repeat(64))) {
+            assert_eq!(written(|out| string(out, &text)), serde_json::to_string(&text).unwrap());
+        }
+    }
+
     proptest! {
         #[test]
         fn tokens_are_what_serde_json_writes(n: u64, small in 0u64..200, id: u128, text in ".*", raw: Vec<u8>) {

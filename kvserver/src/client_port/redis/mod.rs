@@ -177,7 +177,8 @@ impl Session {
 
     /// The key of a GET or of a SET, and what is to be set, if it can be part of a run.
     fn plain<'a>(&self, parsed: &Parsed, input: &'a [u8]) -> Option<(&'a [u8], Option<&'a [u8]>)> {
-        if *parsed != Parsed::Command {
+        // Whoever has to wait for a read would be parsed again with each answer, and all behind it with it.
+        if *parsed != Parsed::Command || self.pending.is_reading() {
             return None;
         }
         let parser = &self.redis.parser;
@@ -186,8 +187,8 @@ impl Session {
             None if self.pending.is_empty() => parser.plain(input, b"get").map(|[key]| (key, None))?,
             None => return None,
         };
-        let short = value.is_none_or(|value| value.len() <= self.limits.value);
-        (short && plan::key_within(key, &self.limits).is_ok()).then_some((key, value))
+        let fits = value.is_none_or(|value| value.len() <= self.limits.value && key.len() <= slot_of::LONGEST);
+        (fits && plan::key_within(key, &self.limits).is_ok()).then_some((key, value))
     }
 
     /// Starts what a run consists of, and says where to go on if that is not behind it, at `end`.

@@ -32,7 +32,7 @@ const MOST: u32 = 8;
 pub(super) struct Gather {
     /// Records in the last group.
     last: usize,
-    /// When its clients had been answered, and how long its sync took.
+    /// When its clients had been answered, or are about to be (`node/commits.rs`), and how long its sync took.
     answered: Time,
     took: Duration,
     /// Groups in a row that waited in vain.
@@ -62,7 +62,7 @@ impl Gather {
         self.skip = if self.vain < IN_VAIN { 0 } else { 1 << self.vain };
     }
 
-    /// A group of so many records is synced, which took so long, and who waited for it has been answered.
+    /// A group of so many records is synced, which took so long, and who waited for it is answered.
     pub(super) fn answered(&mut self, records: usize, now: Time, took: Duration) {
         (self.last, self.answered, self.took) = (records, now, took);
     }

@@ -152,7 +152,7 @@ impl Writer {
 
     /// Writes and syncs the group, and reports it.
     fn commit(&mut self) -> Result<(), End> {
-        let records = self.group.len() as u64;
+        let bytes_of_records = self.group.len() as u64;
         put_synced(&mut self.group, self.extent.length());
         let began = clock::now();
         self.write()?;
@@ -164,7 +164,7 @@ impl Writer {
         })?;
         let bytes = self.group.len() as u64;
         self.shared.segment_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.shared.waiting.fetch_sub(records, Ordering::Relaxed);
+        self.shared.waiting.fetch_sub(bytes_of_records, Ordering::Relaxed);
         self.publish();
         self.group.clear();
         self.group.shrink_to(BUFFER_KEPT);
