@@ -71,10 +71,10 @@ pub struct Latencies {
 }
 
 impl Latencies {
-    /// The median of the rounds' ratios of p99.
+    /// The rounds' ratios of p99, smallest first.
     #[must_use]
-    pub fn p99_ratio(&self) -> f64 {
-        middle(&ratios(&p99(&self.ours), &p99(&self.theirs)))
+    pub fn p99_ratios(&self) -> Vec<f64> {
+        ratios(&p99(&self.ours), &p99(&self.theirs))
     }
 }
 
@@ -95,7 +95,7 @@ impl Cell {
         let spread = format!("{:.2}..{:.2}", ratios.first().unwrap_or(&0.0), ratios.last().unwrap_or(&0.0));
         let (p99, cores) = (self.p99("x"), self.core_to_core());
         format!(
-            "{:<42} {:>10} {:>10} {:<14} {ratio:>7.2}x {spread:>14} {p99:>9} {cores:>13}   {}",
+            "{:<42} {:>10} {:>10} {:<22} {ratio:>7.2}x {spread:>14} {p99:>23} {cores:>13}   {}",
             self.name,
             figure(ours, self.unit),
             figure(theirs, self.unit),
@@ -104,12 +104,14 @@ impl Cell {
         )
     }
 
-    /// The ratio of the 99th percentiles; `!`: it is to be less.
+    /// The ratio of the 99th percentiles, with its spread; `!`: it is to be less.
     fn p99(&self, times: &str) -> String {
         self.latency.as_ref().map_or(String::new(), |latency| {
-            let ratio = latency.p99_ratio();
+            let ratios = latency.p99_ratios();
+            let ratio = middle(&ratios);
             let mark = latency.wanted.map_or("", |wanted| if wanted.met(ratio) { "" } else { " !" });
-            format!("{ratio:.2}{times}{mark}")
+            let (least, largest) = (ratios.first().unwrap_or(&0.0), ratios.last().unwrap_or(&0.0));
+            format!("{ratio:.2}{times}{mark} ({least:.2} to {largest:.2})")
         })
     }
 
@@ -219,7 +221,7 @@ impl Report {
     #[must_use]
     pub fn table(&self) -> String {
         let mut text = format!(
-            "{:<42} {:>10} {:>10} {:<14} {:>8} {:>14} {:>9} {:>13}   {}\n",
+            "{:<42} {:>10} {:>10} {:<22} {:>8} {:>14} {:>23} {:>13}   {}\n",
             "work", "annulus", "peer", "", "ratio", "spread", "p99", "core to core", "wanted"
         );
         let rows = self.cells.iter().map(Cell::row).chain(self.figures.iter().map(Figure::row));

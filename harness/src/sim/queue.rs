@@ -26,6 +26,8 @@ pub(super) enum Event {
     Heartbeat { server: usize, inc: u32 },
     /// The journal's fsync of this number has returned.
     Synced { server: usize, inc: u32, number: u64 },
+    /// A slot is told what a sync has covered, perhaps after later ones: by a thread that had other things to do.
+    Covered { server: usize, inc: u32, slot: Slot, mark: u64 },
     /// A checkpoint begins, or its files are written.
     Checkpoint { server: usize, inc: u32 },
     /// A server notices that its control connection is gone, or tries to make one.

@@ -26,6 +26,11 @@ use super::routed::EPOCH;
 use super::wire::{Party, Wire};
 use super::world::World;
 
+/// What one in so many syncs has covered is told later,
+const LEFT: u8 = 8;
+/// and before so many microseconds have passed.
+const LATEST: u64 = 3_000;
+
 /// A machine.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -568,8 +573,15 @@ impl World {
         }
         process.sync = None;
         server.files.sync();
+        let inc = server.inc;
+        let left = self.extra.u8(0..LEFT) == 0;
         for (slot, mark) in std::mem::take(&mut process.flight_marks) {
-            self.handle(s, slot, Happening::Durable { mark });
+            if left {
+                let late = self.now + self.extra.u64(1..LATEST);
+                self.queue.at(late, Event::Covered { server: s, inc, slot, mark });
+            } else {
+                self.handle(s, slot, Happening::Durable { mark });
+            }
         }
         self.start_sync(s);
     }

@@ -265,6 +265,7 @@ impl World {
             | Event::LaneEnds { server, inc, .. }
             | Event::Audit { server, inc, .. }
             | Event::Stop { server, inc }
+            | Event::Covered { server, inc, .. }
             | Event::Synced { server, inc, .. } => {
                 if self.servers[server].inc != inc || self.servers[server].process.is_none() {
                 } else if self.servers[server].paused {
@@ -294,6 +295,7 @@ impl World {
             Event::Heartbeat { server, .. } => self.heartbeat(server),
             Event::Control { server, conn, .. } => self.control(server, conn),
             Event::Synced { server, number, .. } => self.synced(server, number),
+            Event::Covered { server, slot, mark, .. } => self.handle(server, slot, Happening::Durable { mark }),
             Event::Checkpoint { server, .. } => self.checkpoint(server),
             Event::Asks { server, .. } => self.send_asks(server),
             Event::Reply { server, token, reply, .. } => self.replied(server, token, reply),

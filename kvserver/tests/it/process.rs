@@ -126,6 +126,25 @@ fn run(dir: &Dir, args: &[&str]) -> (Option<i32>, String, String) {
 }
 
 #[test]
+fn writes_of_a_pipeline_are_found_whatever_their_keys_are() {
+    let dir = Dir::new("pipeline");
+    let server = Server::start(&dir, &[]);
+    // Enough for groups that are committed by one thread or the other, with keys on both sides of what is found together.
+    let key = |n: usize| format!("key{n}{}", "x".repeat(n % 70));
+    let command = |args: &[&str]| {
+        let args: String = args.iter().map(|arg| format!("${}\r\n{arg}\r\n", arg.len())).collect();
+        format!("*{}\r\n{args}", args.matches('$').count())
+    };
+    let sets: String = (0..1000).map(|n| command(&["SET", &key(n), &n.to_string()])).collect();
+    assert_eq!(server.ask(&sets), "+OK\r\n".repeat(1000));
+    // One by one, so that each key is looked for by itself.
+    for n in 0..1000 {
+        let value = n.to_string();
+        assert_eq!(server.ask(&command(&["GET", &key(n)])), format!("${}\r\n{value}\r\n", value.len()), "{}", key(n));
+    }
+}
+
+#[test]
 fn a_server_starts_serves_and_stops_in_order() {
     let dir = Dir::new("life");
     let server = Server::start(&dir, &["-c", "10", "-s", "LRU", "-ll", "INFO"]);

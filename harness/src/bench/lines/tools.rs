@@ -46,12 +46,23 @@ fn redis_benchmark(bench: &mut Bench<'_>, folder: &Path) -> anyhow::Result<()> {
         std::fs::create_dir_all(&folder)?;
         let start = || Redis::start(&folder, persistence);
         let Some(redis) = bench.if_installed(installed("redis-server", "redis-server"), start)? else { return Ok(()) };
-        fill(resp, &[Target::new(&redis.address, &keys(KEYS))], &value(100))?;
+        let beside = folder.join("beside");
+        std::fs::create_dir_all(&beside)?;
+        let another = Redis::start(&beside, persistence)?;
+        for redis in [&redis, &another] {
+            fill(resp, &[Target::new(&redis.address, &keys(KEYS))], &value(100))?;
+        }
         for pipeline in [1, 16] {
             let work = format!("{test}, redis-benchmark -P {pipeline}");
             (bench.tell)(&work);
-            let cell = in_turn(bench, &folder, work, [ours.address(), &redis.address], (test, pipeline))?;
+            let cell = in_turn(bench, &folder, work.clone(), [ours.address(), &redis.address], (test, pipeline))?;
             bench.report.cells.push(Cell { peer: name.to_owned(), ..cell });
+            // How far the same comes out from itself: what a ratio near 1 is worth.
+            let control = format!("control: redis, {work}");
+            (bench.tell)(&control);
+            let mut cell = in_turn(bench, &folder, control, [&another.address, &redis.address], (test, pipeline))?;
+            cell.latency = cell.latency.map(|latency| Latencies { wanted: None, ..latency });
+            bench.report.cells.push(Cell { peer: format!("another {name}"), ..cell });
         }
     }
     Ok(())
