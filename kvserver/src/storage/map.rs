@@ -90,15 +90,26 @@ impl SlotMap {
     /// Sets a value and a deadline.
     pub fn set(&mut self, key: &[u8], value: &[u8], until: Option<u64>) {
         self.bytes += value.len() as u64;
-        let old = self.records.replace(Packed::new(key, value, until));
-        match &old {
-            Some(old) => self.bytes -= old.value().len() as u64,
+        let old = self.write_over(key, value, until).or_else(|| {
+            let old = self.records.replace(Packed::new(key, value, until));
+            old.map(|old| (old.value().len(), old.until()))
+        });
+        match old {
+            Some((length, _)) => self.bytes -= length as u64,
             None => {
                 self.bytes += key.len() as u64;
                 self.widen(key);
             }
         }
-        self.redate(key, old.and_then(|old| old.until()), until);
+        self.redate(key, old.and_then(|(_, until)| until), until);
+    }
+
+    /// Does it in the memory of the record that is there, if that is as long as the new one; says the length of the old value, and
+    /// its deadline.
+    fn write_over(&mut self, key: &[u8], value: &[u8], until: Option<u64>) -> Option<(usize, Option<u64>)> {
+        let record = self.records.first_mut(key)?;
+        let old = (record.value().len(), record.until());
+        record.rewrite(value, until).then_some(old)
     }
 
     /// Gives a key another deadline; nothing if there is no such key.

@@ -38,6 +38,23 @@ impl Packed {
         Packed(bytes.into_boxed_slice())
     }
 
+    /// Gives it another value and deadline where it lies. False, and it stays as it is: what [`Packed::new`] makes of them has
+    /// another length.
+    pub(super) fn rewrite(&mut self, value: &[u8], until: Option<u64>) -> bool {
+        let (end, whole) = (self.ends().0, self.0.len());
+        if end + value.len() + until.map_or(0, |_| UNTIL) != whole {
+            return false;
+        }
+        let length = (self.length() & !DATED) | until.map_or(0, |_| DATED);
+        self.0[SUM..HEAD].copy_from_slice(&length.to_le_bytes());
+        let (value_place, until_place) = self.0[end..].split_at_mut(value.len());
+        value_place.copy_from_slice(value);
+        until.inspect(|until| until_place.copy_from_slice(&until.to_le_bytes()));
+        let sum = crc32fast::hash(&self.0[SUM..]);
+        self.0[..SUM].copy_from_slice(&sum.to_le_bytes());
+        true
+    }
+
     pub(super) fn key(&self) -> &[u8] {
         &self.0[HEAD..self.ends().0]
     }
@@ -129,6 +146,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_written_over_is_as_if_it_were_new() {
+        let dates = [None, Some(0), Some(u64::MAX)];
+        let values = ["", "a", "12345678", "123456789", "abcdefghi"];
+        let all = || dates.iter().flat_map(|until| values.map(|value| (value.as_bytes(), *until)));
+        for (before, until) in all() {
+            for (value, new_until) in all() {
+                let (mut old, new) = (Packed::new(b"key", before, until), Packed::new(b"key", value, new_until));
+                let (untouched, fits) = (old.0.clone(), old.0.len() == new.0.len());
+                assert_eq!(old.rewrite(value, new_until), fits);
+                assert_eq!(old.0, if fits { new.0 } else { untouched });
+            }
+        }
+    }
+
+    #[test]
     fn any_flipped_bit_is_seen_and_none_ends_the_process() {
         for (key, value, until) in [("", "", None), ("k", "", Some(7)), ("key", "value", None), ("", "v", Some(0))] {
             let whole = Packed::new(key.as_bytes(), value.as_bytes(), until);
@@ -140,6 +172,7 @@ mod tests {
                 assert!(!damaged.is_sound(), "bit {bit}");
                 let (key, held) = (damaged.key().len(), damaged.held());
                 assert!(key + held.value.len() + HEAD <= damaged.0.len());
+                damaged.rewrite(value.as_bytes(), until);
             }
         }
     }

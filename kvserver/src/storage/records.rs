@@ -77,6 +77,11 @@ impl Records {
         if first.key() == key { Some(first) } else { self.twins.get(&tag)?.get(key) }
     }
 
+    /// The record with this key, to be written over; None as well where it is a twin.
+    pub(super) fn first_mut(&mut self, key: &[u8]) -> Option<&mut Packed> {
+        self.first.get_mut(&tag_of(key)).filter(|first| first.key() == key)
+    }
+
     /// Puts a record in; returns the one with its key that was there.
     pub(super) fn replace(&mut self, record: Packed) -> Option<Packed> {
         use std::collections::btree_map::Entry;
