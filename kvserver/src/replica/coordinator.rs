@@ -289,6 +289,9 @@ impl Coordinator {
     }
 
     pub(super) fn flush_all(&mut self, ctx: &mut Ctx<'_>) {
+        if self.followers.is_empty() {
+            return;
+        }
         for node in self.nodes() {
             self.flush(ctx, node);
         }
