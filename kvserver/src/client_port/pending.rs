@@ -240,9 +240,11 @@ impl Pending {
     fn later(&self, index: u64, again: &[u64]) -> Later {
         let Some(hash) = self.hash_of_write(index) else { return Later::None };
         let mut found = Later::None;
-        for entry in self.entries.iter().filter(|entry| entry.index > index) {
+        let from = self.find(index).unwrap_or(0);
+        for entry in self.entries.range(from..) {
             let State::Owed(owed) = &entry.state else { continue };
-            for (number, task) in (entry.index..).zip(&owed.tasks).filter(|(_, task)| task.writes(hash)) {
+            let tasks = (entry.index..).zip(&owed.tasks);
+            for (number, task) in tasks.filter(|(number, task)| *number > index && task.writes(hash)) {
                 if task.is_executed() {
                     return Later::Executed;
                 }

@@ -241,7 +241,13 @@ impl Session {
     }
 
     fn is_full(&self) -> bool {
-        let bytes = if self.tight { TIGHT.min(self.bounds.bytes) } else { self.bounds.bytes };
-        self.pending.waiting() >= self.bounds.pending || self.pending.bytes() + self.output().len() >= bytes
+        !self.has_room(1, 0)
+    }
+
+    /// Whether so many requests, with so many bytes, may be under way beside those that are.
+    pub(super) fn has_room(&self, requests: usize, bytes: usize) -> bool {
+        let most = if self.tight { TIGHT.min(self.bounds.bytes) } else { self.bounds.bytes };
+        let held = self.pending.bytes() + self.output().len();
+        self.pending.waiting() + requests <= self.bounds.pending && held + bytes < most
     }
 }

@@ -122,7 +122,8 @@ impl Session {
         backend: &impl Serves,
         conn: u32,
     ) -> Option<usize> {
-        for (get, position) in run.take() {
+        let (all, positions) = run.take();
+        for (get, position) in all.into_iter().zip(positions) {
             if !self.may_start() {
                 return Some(get.from);
             }

@@ -38,11 +38,15 @@ impl<'a, T> Together<'a, T> {
         self.0.len() >= Position::AT_ONCE
     }
 
-    /// All of them with their positions; the run is empty then. A few are not worth finding theirs together.
-    pub(super) fn take(&mut self) -> impl Iterator<Item = (One<'a, T>, Position)> {
-        let keys: SmallVec<[&[u8]; Position::AT_ONCE]> = self.0.iter().map(|one| one.key).collect();
+    /// All of them and their positions; the run is empty then. A few are not worth finding theirs together.
+    pub(super) fn take(&mut self) -> (SmallVec<[One<'a, T>; Position::AT_ONCE]>, [Position; Position::AT_ONCE]) {
+        let all = std::mem::take(&mut self.0);
+        let keys: SmallVec<[&[u8]; Position::AT_ONCE]> = all.iter().map(|one| one.key).collect();
         let positions = Position::of_each(&keys);
-        let all = std::mem::take(&mut self.0).into_iter().zip(positions);
-        all.inspect(|(one, position)| debug_assert_eq!(*position, Position::of(one.key), "the position of another key"))
+        debug_assert!(
+            keys.iter().zip(&positions).all(|(key, position)| *position == Position::of(key)),
+            "another key's"
+        );
+        (all, positions)
     }
 }

@@ -1,7 +1,7 @@
 //! Redis clients: RESP2 and RESP3 on the client port.
 //!
 //! [`table`] says which commands there are, [`plan`] what those about keys ask for, [`owed`] what is under way for them and
-//! the replies made of it; [`connection`] and [`server`] answer the others at once. What this server holds is read here and
+//! the replies made of it, [`writes`] how writes are begun; [`connection`] and [`server`] answer the others at once. What this server holds is read here and
 //! at once, what it coordinates written here; all else goes to the relay, which also takes what this server refuses. So no
 //! client ever hears MOVED, and a failover is a pause.
 //!
@@ -18,13 +18,14 @@ mod server;
 mod table;
 #[cfg(test)]
 mod tests;
+mod writes;
 
 use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
 use common::Time;
 use common::blob::Blob;
-use common::forward::{Job, What};
+use common::forward::Job;
 use common::position::Position;
 use common::resp::{self, Args, CommandParser, Out, Parsed, Proto, TooLarge};
 use common::text::Limits;
@@ -40,9 +41,8 @@ use super::backend::Serves;
 use super::pending::{EVERY_KEY, What as Kind};
 use super::session::Session;
 use super::together::{One, Together};
-use crate::relay::Once;
 use crate::relay::core::Order;
-use crate::replica::{Read, Reply, Token, Write};
+use crate::replica::{Read, Reply, Token};
 use crate::slot_of;
 
 /// Words that both dialects know. On a connection that began as a line they are the text dialect's.
@@ -200,7 +200,13 @@ impl Session {
         backend: &B,
         conn: u32,
     ) -> Option<usize> {
-        for (one, position) in run.take() {
+        let (all, positions) = run.take();
+        let call = Call { args: Args::default(), now, backend, conn };
+        if self.store_run(&all, &positions, &call) {
+            self.moved += all.len() as u64;
+            return (!self.may_start()).then_some(end);
+        }
+        for (one, position) in all.iter().zip(positions) {
             if !self.may_start() {
                 return Some(one.from);
             }
@@ -209,7 +215,7 @@ impl Session {
                 Some(value) => {
                     slot_of::remember(one.key, position);
                     let (key, what) = plan::put(one.key, value);
-                    self.store_one(key, what, Shape::Set, &Call { args: Args::default(), now, backend, conn })
+                    self.store_one(key, what, Shape::Set, &call)
                 }
             };
             if self.held {
@@ -384,54 +390,6 @@ impl Session {
         true
     }
 
-    /// Writes a key. As [`Session::store`], without its lists.
-    fn store_one<B: Serves>(&mut self, key: Bytes, what: What, shape: Shape, call: &Call<'_, B>) -> bool {
-        let hash = xxh3_64(&key);
-        if self.pending.conflicts(Kind::Write, hash) {
-            return false;
-        }
-        self.counts.writes += 1;
-        let index = self.pending.next_index();
-        let (task, write) = self.task(hash, key, what, call);
-        self.pending.owe(Owed::new(self.redis.proto, shape, smallvec![task]));
-        self.begin(index, write, call);
-        true
-    }
-
-    /// Writes keys, each on its own.
-    fn store<B: Serves>(&mut self, all: Vec<(Bytes, What)>, shape: Shape, call: &Call<'_, B>) -> bool {
-        if all.iter().any(|(key, _)| self.pending.conflicts(Kind::Write, xxh3_64(key))) {
-            return false;
-        }
-        self.counts.writes += all.len() as u64;
-        let base = self.pending.next_index();
-        let (mut tasks, mut writes) = (Tasks::with_capacity(all.len()), Vec::with_capacity(all.len()));
-        for (key, what) in all {
-            let (task, write) = self.task(xxh3_64(&key), key, what, call);
-            tasks.push(task);
-            writes.push(write);
-        }
-        self.pending.owe(Owed::new(self.redis.proto, shape, tasks));
-        (base..).zip(writes).for_each(|(index, write)| self.begin(index, write, call));
-        true
-    }
-
-    /// A write's task, and what is to be begun here, if it is.
-    fn task<B: Serves>(&self, hash: u64, key: Bytes, what: What, call: &Call<'_, B>) -> (Task, Option<Write>) {
-        let here = !self.pending.is_relayed(hash) && call.backend.coordinates(&key);
-        let job = Job::Write { key: Blob(key), what };
-        let task = Task { once: call.backend.once(call.now), ..Task::new(hash, job) };
-        let write = here.then(|| task.write()).flatten();
-        (task, write)
-    }
-
-    fn begin<B: Serves>(&mut self, index: u64, write: Option<Write>, call: &Call<'_, B>) {
-        match write {
-            Some(write) => call.backend.write(call.now, write, Token { conn: call.conn, index }),
-            None => self.relay(index, call),
-        }
-    }
-
     fn relay<B: Serves>(&mut self, index: u64, call: &Call<'_, B>) {
         if let Some(order) = self.pending.order(index, call.conn) {
             call.backend.relay(call.now, Order { tried_here: false, ..order });
@@ -477,15 +435,6 @@ impl Session {
                 true
             }
         }
-    }
-}
-
-impl Task {
-    /// As it is done here.
-    fn write(&self) -> Option<Write> {
-        let Job::Write { key, what } = &self.job else { return None };
-        let request = self.once.as_ref().map(Once::request);
-        Some(Write { key: key.0.clone(), op: what.clone().into(), request, retry: false })
     }
 }
 

@@ -80,6 +80,8 @@ pub(in crate::client_port) enum Shape {
     Deleted,
     /// All are stored.
     Stored,
+    /// A run of SETs: a reply to each.
+    Each,
     /// A count of the whole cluster.
     Whole,
     /// A list of keys.
@@ -129,6 +131,11 @@ impl Owed {
     pub(super) fn new(proto: Proto, shape: Shape, tasks: Tasks) -> Owed {
         let cost = tasks.iter().map(|task| TASK + task.job.size()).sum();
         Owed { proto, shape, missing: tasks.len(), tasks, cost }
+    }
+
+    /// What so many tasks with so many bytes take.
+    pub(super) fn cost_of(tasks: usize, bytes: usize) -> usize {
+        TASK * tasks + bytes
     }
 
     /// Whether it only reads.
@@ -207,6 +214,12 @@ impl Owed {
     pub(in crate::client_port) fn encode(&self, bytes: &mut bytes::BytesMut) {
         let mut out = Out::new(bytes, self.proto);
         let replies = || self.tasks.iter().filter_map(|task| task.reply.as_ref());
+        if let Shape::Each = self.shape {
+            return replies().for_each(|reply| match failure(reply) {
+                Some(failed) => out.error(&failed),
+                None => self.shape.one(reply, &mut out),
+            });
+        }
         if let Some(failed) = replies().find_map(failure) {
             return out.error(&failed);
         }

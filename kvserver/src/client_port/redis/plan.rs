@@ -139,10 +139,11 @@ fn write<'a>(key: &[u8], what: What, shape: Shape) -> Plan<'a> {
     Plan::Write(bytes(key), what, shape)
 }
 
-/// The commonest write of all: key and value share an allocation, but for large values, which a key that is kept for longer
-/// would hold in memory.
+/// Beyond this, keys and values have allocations of their own: one that is kept for longer would hold the others in memory.
+pub(super) const LARGE: usize = 4 << 10;
+
+/// The commonest write of all: key and value share an allocation, but for large values.
 pub(super) fn put(key: &[u8], value: &[u8]) -> (Bytes, What) {
-    const LARGE: usize = 4 << 10;
     if value.len() > LARGE {
         return (bytes(key), What::Put(Blob(bytes(value))));
     }
@@ -151,6 +152,17 @@ pub(super) fn put(key: &[u8], value: &[u8]) -> (Bytes, What) {
     both.extend_from_slice(value);
     let mut value = both.freeze();
     (value.split_to(key.len()), What::Put(Blob(value)))
+}
+
+/// Several of them, of so many `bytes` together: all of them share an allocation.
+pub(super) fn puts(pairs: &[(&[u8], &[u8])], bytes: usize) -> impl Iterator<Item = (Bytes, What)> {
+    let mut all = BytesMut::with_capacity(bytes);
+    for (key, value) in pairs {
+        all.extend_from_slice(key);
+        all.extend_from_slice(value);
+    }
+    let mut rest = all.freeze();
+    pairs.iter().map(move |(key, value)| (rest.split_to(key.len()), What::Put(Blob(rest.split_to(value.len())))))
 }
 
 fn store(value: &[u8], only: Only, expiry: Expiry) -> What {

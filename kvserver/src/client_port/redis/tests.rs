@@ -285,6 +285,55 @@ fn a_write_that_comes_back_undone_is_not_executed_after_a_later_one() {
 }
 
 #[test]
+fn each_set_of_a_run_has_a_reply_of_its_own() {
+    use crate::replica::{Refusal, Reply};
+    let mut line = Line::new();
+    line.stub.hold();
+    assert_eq!(line.say("SET a 1\nSET b 2\nSET far1 3\nSET c 4\nSET d 5\nSET e 6"), "");
+    line.stub.release(|answers| {
+        // a comes back and is done elsewhere, of b nobody knows what became; the answers come in any order.
+        answers[0].1 = Reply::Refused(Refusal::WriteLocked);
+        answers[1].1 = Reply::Unknown(common::retry::FORGOTTEN);
+        answers.reverse();
+    });
+    let said = line.turn();
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines.len() == 6 && lines[1].starts_with("-ERR unknown outcome"), "{said}");
+    assert!((0..6).all(|at| at == 1 || lines[at] == "+OK"), "{said}");
+    assert_eq!(line.say("MGET a far1 c d e"), "*5\n$1\n1\n$1\n3\n$1\n4\n$1\n5\n$1\n6\n");
+    assert_eq!((line.session.waiting(), line.stub.relayed()), (0, 3));
+}
+
+#[test]
+fn of_one_requests_writes_of_a_key_the_last_one_counts() {
+    use crate::replica::{Refusal, Reply};
+    let mut line = Line::new();
+    line.stub.hold();
+    line.say("MSET k 1 k 2");
+    line.stub.release(|answers| answers[0].1 = Reply::Refused(Refusal::WriteLocked));
+    let said = line.turn();
+    assert!(said.starts_with("-ERR unavailable, nothing was executed: a later write"), "{said}");
+    assert_eq!((line.say("GET k"), line.stub.relayed()), ("$1\n2\n".to_owned(), 0));
+}
+
+#[test]
+fn no_more_is_under_way_than_is_allowed() {
+    let mut line = Line::new();
+    line.stub.hold();
+    let sets: String = (0..100).map(|number| format!("SET k{number} v\n")).collect();
+    line.say(&sets);
+    assert_eq!((line.session.waiting(), line.stub.held()), (64, 64));
+    line.stub.release(|_| ());
+    assert_eq!(line.turn(), "+OK\n".repeat(100));
+    // Few large ones, of which together there is no room for all.
+    line.stub.hold();
+    line.say(&format!("SET k {}\n", "x".repeat(990)).repeat(30));
+    assert!((10..=16).contains(&line.stub.held()), "{}", line.stub.held());
+    line.stub.release(|_| ());
+    assert_eq!(line.turn(), "+OK\n".repeat(30));
+}
+
+#[test]
 fn a_client_that_leaves_leaves_nothing_behind() {
     let mut line = Line::new();
     line.stub.hold();

@@ -1,0 +1,109 @@
+//! Writes: what is kept of them until they are answered, and how they are begun.
+
+use bytes::Bytes;
+use common::blob::Blob;
+use common::forward::{Job, What};
+use common::position::Position;
+use smallvec::{SmallVec, smallvec};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::owed::{Owed, Shape, Task, Tasks};
+use super::{Call, plan};
+use crate::client_port::backend::Serves;
+use crate::client_port::pending::What as Kind;
+use crate::client_port::session::Session;
+use crate::client_port::together::One;
+use crate::relay::Once;
+use crate::replica::{Token, Write};
+use crate::slot_of;
+
+/// What is begun of a request that writes, or of a run of them.
+type Writes = SmallVec<[Option<Write>; Position::AT_ONCE]>;
+
+impl Session {
+    /// Writes a key.
+    pub(super) fn store_one<B: Serves>(&mut self, key: Bytes, what: What, shape: Shape, call: &Call<'_, B>) -> bool {
+        let hash = xxh3_64(&key);
+        if self.pending.conflicts(Kind::Write, hash) {
+            return false;
+        }
+        self.counts.writes += 1;
+        let task = Task::of(hash, key, what, call);
+        let (index, write) = (self.pending.next_index(), task.write());
+        self.pending.owe(Owed::new(self.redis.proto, shape, smallvec![task]));
+        self.begin(index, hash, write, call);
+        true
+    }
+
+    /// Writes keys, each on its own.
+    pub(super) fn store<B: Serves>(&mut self, all: Vec<(Bytes, What)>, shape: Shape, call: &Call<'_, B>) -> bool {
+        if all.iter().any(|(key, _)| self.pending.conflicts(Kind::Write, xxh3_64(key))) {
+            return false;
+        }
+        let tasks: Tasks = all.into_iter().map(|(key, what)| Task::of(xxh3_64(&key), key, what, call)).collect();
+        self.store_all(tasks, &[], shape, call);
+        true
+    }
+
+    /// Begins a run of nothing but small SETs: one request with as many replies. False: it is no such run, or there is no room for
+    /// all of it; nothing is begun.
+    pub(super) fn store_run<B: Serves>(
+        &mut self,
+        run: &[One<'_, Option<&[u8]>>],
+        positions: &[Position],
+        call: &Call<'_, B>,
+    ) -> bool {
+        let pairs: SmallVec<[_; Position::AT_ONCE]> = run.iter().map_while(|one| Some((one.key, one.what?))).collect();
+        let bytes = pairs.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let together = pairs.len() > 1 && pairs.len() == run.len() && bytes <= plan::LARGE;
+        // A write may have to wait for a read: one by one, then.
+        if !together || self.pending.is_reading() || !self.has_room(run.len(), Owed::cost_of(run.len(), bytes)) {
+            return false;
+        }
+        let all = plan::puts(&pairs, bytes);
+        let tasks = all.map(|(key, what)| Task::of(xxh3_64(&key), key, what, call)).collect();
+        self.store_all(tasks, positions, Shape::Each, call);
+        true
+    }
+
+    /// `positions`: the keys', if they are known.
+    fn store_all<B: Serves>(&mut self, tasks: Tasks, positions: &[Position], shape: Shape, call: &Call<'_, B>) {
+        self.counts.writes += tasks.len() as u64;
+        let base = self.pending.next_index();
+        let writes: Writes = tasks.iter().map(Task::write).collect();
+        let hashes: SmallVec<[u64; Position::AT_ONCE]> = tasks.iter().map(|task| task.hash).collect();
+        self.pending.owe(Owed::new(self.redis.proto, shape, tasks));
+        let mut positions = positions.iter();
+        for ((index, hash), write) in (base..).zip(hashes).zip(writes) {
+            if let (Some(write), Some(position)) = (&write, positions.next()) {
+                slot_of::remember(&write.key, *position);
+            }
+            self.begin(index, hash, write, call);
+        }
+    }
+
+    /// Begins a write that is owed: here, unless it belongs elsewhere or behind another of its key that does.
+    fn begin<B: Serves>(&mut self, index: u64, hash: u64, write: Option<Write>, call: &Call<'_, B>) {
+        match write {
+            Some(write) if !self.pending.is_relayed(hash) && call.backend.coordinates(&write.key) => {
+                call.backend.write(call.now, write, Token { conn: call.conn, index });
+            }
+            _ => self.relay(index, call),
+        }
+    }
+}
+
+impl Task {
+    /// A write's.
+    fn of<B: Serves>(hash: u64, key: Bytes, what: What, call: &Call<'_, B>) -> Task {
+        let once = call.backend.once(call.now);
+        Task { once, ..Task::new(hash, Job::Write { key: Blob(key), what }) }
+    }
+
+    /// As it is done here.
+    fn write(&self) -> Option<Write> {
+        let Job::Write { key, what } = &self.job else { return None };
+        let request = self.once.as_ref().map(Once::request);
+        Some(Write { key: key.0.clone(), op: what.clone().into(), request, retry: false })
+    }
+}
