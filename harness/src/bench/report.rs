@@ -56,6 +56,8 @@ pub struct Cell {
     pub core_to_core_ns: Vec<Option<f64>>,
 }
 
+/// What happens more rarely than that by chance is taken not to be chance.
+const UNLIKELY: f64 = 0.05;
 /// Core-to-core latencies that differ by more are told apart.
 const ALIKE: f64 = 1.5;
 
@@ -76,6 +78,18 @@ impl Latencies {
     pub fn p99_ratios(&self) -> Vec<f64> {
         ratios(&p99(&self.ours), &p99(&self.theirs))
     }
+}
+
+/// How likely it is that so many of `all` rounds or more are on one side of what is in truth their middle (sign test).
+fn by_chance(all: usize, at_least: usize) -> f64 {
+    let (mut ways, mut sum) = (1.0, 0.0);
+    for count in 0..=all {
+        if count >= at_least {
+            sum += ways;
+        }
+        ways *= (all - count) as f64 / (count + 1) as f64;
+    }
+    sum / 2f64.powi(i32::try_from(all).unwrap_or(i32::MAX))
 }
 
 fn p99(all: &[Latency]) -> Vec<f64> {
@@ -104,12 +118,19 @@ impl Cell {
         )
     }
 
-    /// The ratio of the 99th percentiles, with its spread; `!`: it is to be less.
+    /// The ratio of the 99th percentiles, with its spread. It is to be less: `!`, or `?` where as many rounds were beyond the bound
+    /// as chance brings about.
     fn p99(&self, times: &str) -> String {
         self.latency.as_ref().map_or(String::new(), |latency| {
             let ratios = latency.p99_ratios();
             let ratio = middle(&ratios);
-            let mark = latency.wanted.map_or("", |wanted| if wanted.met(ratio) { "" } else { " !" });
+            let beyond = |wanted: Bound| ratios.iter().filter(|ratio| !wanted.met(**ratio)).count();
+            let mark = match latency.wanted {
+                Some(wanted) if wanted.met(ratio) => "",
+                Some(wanted) if by_chance(ratios.len(), beyond(wanted)) > UNLIKELY => " ?",
+                Some(_) => " !",
+                None => "",
+            };
             let (least, largest) = (ratios.first().unwrap_or(&0.0), ratios.last().unwrap_or(&0.0));
             format!("{ratio:.2}{times}{mark} ({least:.2} to {largest:.2})")
         })
@@ -318,15 +339,32 @@ mod tests {
 
     #[test]
     fn a_worse_p99_than_wanted_is_marked() {
-        let slow = |p99| vec![Latency { p99, ..Latency::default() }];
-        let wanted = Some(Bound::AtMost(1.0));
+        let of = |all: &[f64]| all.iter().map(|p99| Latency { p99: *p99, ..Latency::default() }).collect::<Vec<_>>();
+        let row = |ours: &[f64]| {
+            let latency = Latencies { ours: of(ours), theirs: of(&[20.0; 5]), wanted: Some(Bound::AtMost(1.0)) };
+            Cell { latency: Some(latency), ..cell(Bound::AtLeast(1.5)) }.row()
+        };
+        assert!(row(&[30.0, 21.0, 40.0, 35.0, 22.0]).contains(" 1.50x ! (1.05 to 2.00)"), "five of five");
+        assert!(row(&[30.0, 19.0, 40.0, 35.0, 22.0]).contains(" 1.50x ? (0.95 to 2.00)"), "four of five may be chance");
+        assert!(row(&[30.0, 19.0, 20.0, 10.0, 22.0]).contains(" 1.00x (0.50 to 1.50)"));
+    }
+
+    #[test]
+    fn how_far_the_processors_are_from_each_other_is_told_once_if_it_stays_so() {
         let mut cell = cell(Bound::AtLeast(1.5));
-        cell.latency = Some(Latencies { ours: slow(30.0), theirs: slow(20.0), wanted });
-        assert!(cell.row().contains("1.50x !") && cell.row().contains(" 44 to 380 ns "), "{}", cell.row());
-        cell.latency = Some(Latencies { ours: slow(10.0), theirs: slow(20.0), wanted });
+        assert!(cell.row().contains(" 44 to 380 ns "), "{}", cell.row());
         cell.core_to_core_ns = vec![Some(44.0), Some(45.0), Some(46.0)];
-        assert!(cell.row().contains("0.50x ") && !cell.row().contains('!'), "{}", cell.row());
         assert!(cell.row().contains(" 45 ns "), "{}", cell.row());
+    }
+
+    #[test]
+    fn chance_is_that_of_coins() {
+        assert_eq!(
+            [by_chance(5, 0), by_chance(5, 5), by_chance(3, 3), by_chance(4, 3)],
+            [1.0, 1.0 / 32.0, 0.125, 5.0 / 16.0]
+        );
+        assert!(by_chance(20, 15) < UNLIKELY && by_chance(20, 14) > UNLIKELY);
+        assert!((by_chance(999, 500) - 0.5).abs() < 1e-9);
     }
 
     #[test]
