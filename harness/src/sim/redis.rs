@@ -1,7 +1,10 @@
-//! Clients that speak Redis's protocol: one command at a time, at any server, on a connection that is kept for a while.
+//! Clients that speak Redis's protocol: one command at a time or several SETs, at any server, on a connection that is kept for
+//! a while.
 //!
 //! They write values like the others, some with a deadline; they take and swap values, whose answers a repetition inside
 //! the cluster must not change; and they count. What they are told is in the history with everything else.
+
+use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
 use kvclient::router::Failure;
@@ -16,7 +19,8 @@ use crate::history::Action;
 #[derive(Debug, Default)]
 pub(super) struct Speaker {
     conn: Option<u32>,
-    current: Option<(Word, u32)>,
+    /// What is not answered yet, in order.
+    current: VecDeque<(Word, u32)>,
 }
 
 /// What it asks for.
@@ -43,7 +47,7 @@ pub(super) enum Spoken {
 
 impl Speaker {
     pub(super) fn idle(&self) -> bool {
-        self.current.is_none()
+        self.current.is_empty()
     }
 }
 
@@ -59,22 +63,14 @@ impl World {
             16..17 => Word::Take,
             _ => Word::Increment,
         };
-        let key = self.rng.u32(0..self.plan.keys);
-        self.stats.operations += 1;
-        self.stats.bump("Redis: commands");
-        let (client, now) = (u32::try_from(c).unwrap_or(0), self.now);
-        let id = match word {
-            Word::Increment => self.counters.call(key % COUNTERS, now),
-            _ => self.history.call(client, key, now, |value| match word {
-                Word::Set => Action::Put { value, created: None },
-                Word::SetFor => Action::PutFor { value },
-                Word::Delete => Action::Delete { existed: None },
-                Word::Swap => Action::Swap { value, old: None },
-                Word::Take => Action::Take { old: None },
-                Word::Get | Word::Increment => Action::Get { seen: None },
-            }),
-        };
-        let bytes = self.words(word, key, id);
+        let count = if word == Word::Set && self.rng.bool() { self.rng.usize(2..=MOST_AT_ONCE) } else { 1 };
+        let (mut bytes, mut current) = (BytesMut::new(), VecDeque::new());
+        for _ in 0..count {
+            let key = self.rng.u32(0..self.plan.keys);
+            let id = self.call(c, word, key);
+            bytes.extend_from_slice(&self.words(word, key, id));
+            current.push_back((word, id));
+        }
         if self.rng.u8(0..12) == 0 {
             self.close(c);
         }
@@ -85,12 +81,30 @@ impl World {
             self.dial(c, server)
         });
         if let Some(speaker) = self.speaker(c) {
-            (speaker.conn, speaker.current) = (Some(conn), Some((word, id)));
+            (speaker.conn, speaker.current) = (Some(conn), current);
         }
         let serial = self.serial(c);
-        self.say(conn, &[Waiter::Spoken(serial)], bytes);
+        self.say(conn, &vec![Waiter::Spoken(serial); count], bytes);
         let patience = self.rng.u64(self.plan.patience.clone()) * 3;
         self.queue.at(self.now + patience, Event::Client { client: c, serial });
+    }
+
+    /// The operation's number in the history.
+    fn call(&mut self, c: usize, word: Word, key: u32) -> u32 {
+        self.stats.operations += 1;
+        self.stats.bump("Redis: commands");
+        let (client, now) = (u32::try_from(c).unwrap_or(0), self.now);
+        match word {
+            Word::Increment => self.counters.call(key % COUNTERS, now),
+            _ => self.history.call(client, key, now, |value| match word {
+                Word::Set => Action::Put { value, created: None },
+                Word::SetFor => Action::PutFor { value },
+                Word::Delete => Action::Delete { existed: None },
+                Word::Swap => Action::Swap { value, old: None },
+                Word::Take => Action::Take { old: None },
+                Word::Get | Word::Increment => Action::Get { seen: None },
+            }),
+        }
     }
 
     fn words(&mut self, word: Word, key: u32, id: u32) -> BytesMut {
@@ -148,9 +162,11 @@ impl World {
         if !self.awaits(c, serial) {
             return;
         }
-        let Some((word, id)) = self.speaker(c).and_then(|speaker| speaker.current.take()) else { return };
+        let Some((word, id)) = self.speaker(c).and_then(|speaker| speaker.current.pop_front()) else { return };
         self.trace.line(self.now, || format!("c{c} {word:?} {id}: {spoken:?}"));
-        match did(word, id, &spoken) {
+        let done = did(word, id, &spoken);
+        let failed = done.is_err();
+        match done {
             Ok(Some(action)) => self.history.answered(id, self.now, None, action),
             Ok(None) => {
                 if let Spoken::Integer(sum) = spoken {
@@ -159,23 +175,24 @@ impl World {
             }
             Err(Why::Refused) => {
                 self.stats.bump("Redis: refused");
-                self.close(c);
                 match word {
                     Word::Get => {}
                     Word::Increment => self.counters.refused(id),
                     _ => self.history.refused(id, self.now, None),
                 }
-                return self.rest(c);
             }
-            Err(Why::Unknown) => {
-                self.stats.bump("outcomes unknown");
-                self.close(c);
-                return self.rest(c);
-            }
+            Err(Why::Unknown) => self.stats.bump("outcomes unknown"),
             Err(Why::Nonsense) => return self.fail(format!("c{c} {word:?} {id} is answered with {spoken:?}")),
         }
-        self.stats.bump("operations answered");
-        self.rest(c);
+        if !failed {
+            self.stats.bump("operations answered");
+        }
+        if self.speaker(c).is_some_and(|speaker| speaker.idle()) {
+            if failed {
+                self.close(c);
+            }
+            self.rest(c);
+        }
     }
 
     /// No answer has come, or none will.
@@ -183,18 +200,26 @@ impl World {
         if !self.awaits(c, serial) {
             return;
         }
-        let Some((word, id)) = self.speaker(c).and_then(|speaker| speaker.current.take()) else { return };
+        let Some(current) = self.speaker(c).map(|speaker| std::mem::take(&mut speaker.current)) else { return };
+        if current.is_empty() {
+            return;
+        }
         self.close(c);
         let executed = how.is_none_or(Failure::maybe_executed);
-        match word {
-            Word::Get => self.stats.bump("reads given up"),
-            _ if executed => self.stats.bump("outcomes unknown"),
-            Word::Increment => self.counters.refused(id),
-            _ => self.history.refused(id, self.now, None),
+        for (word, id) in current {
+            match word {
+                Word::Get => self.stats.bump("reads given up"),
+                _ if executed => self.stats.bump("outcomes unknown"),
+                Word::Increment => self.counters.refused(id),
+                _ => self.history.refused(id, self.now, None),
+            }
         }
         self.rest(c);
     }
 }
+
+/// So many SETs may be sent at once: more than are answered together.
+const MOST_AT_ONCE: usize = 12;
 
 /// Keys that are only counted.
 pub(super) const COUNTERS: u32 = 3;

@@ -243,12 +243,15 @@ impl Pending {
         let from = self.find(index).unwrap_or(0);
         for entry in self.entries.range(from..) {
             let State::Owed(owed) = &entry.state else { continue };
+            if entry.index <= index && !owed.is_run() {
+                continue;
+            }
             let tasks = (entry.index..).zip(&owed.tasks);
             for (number, task) in tasks.filter(|(number, task)| *number > index && task.writes(hash)) {
                 if task.is_executed() {
                     return Later::Executed;
                 }
-                if task.is_out() && !again.contains(&number) {
+                if task.reply.is_none() && !again.contains(&number) {
                     found = Later::Out;
                 }
             }
@@ -275,7 +278,7 @@ impl Pending {
     }
 
     fn find(&self, index: u64) -> Option<usize> {
-        // As a rule every entry has one number.
+        // Most entries have one number, but for those of many keys and of runs.
         let guess = usize::try_from(index.checked_sub(self.entries.front()?.index)?).ok()?;
         let at = match self.entries.get(guess) {
             Some(entry) if entry.index == index => guess,

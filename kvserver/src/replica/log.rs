@@ -188,7 +188,7 @@ impl Log {
             self.tail_bytes -= weight;
             if keeps {
                 self.recent_bytes += weight;
-                self.recent.push_back(entry);
+                self.recent.push_back(on_its_own(entry));
             }
         }
         self.trim();
@@ -310,6 +310,18 @@ impl Log {
 /// See [`RECENT_BYTES`].
 fn kept_bytes(view: &View) -> usize {
     if view.targets.iter().all(|node| view.isr.contains_key(node)) { 0 } else { RECENT_BYTES }
+}
+
+/// The same entry, holding no more memory than it weighs: small ones of a pipeline share an allocation
+/// (`client_port/redis/writes.rs`), which is no matter for as long as they are uncommitted.
+fn on_its_own(mut entry: Entry) -> Entry {
+    const SMALL: usize = 4 << 10;
+    if let Op::Put { key, value } = &mut entry.op
+        && key.len() + value.len() <= SMALL
+    {
+        (*key, *value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+    }
+    entry
 }
 
 /// What a key holds after an operation that says its value.

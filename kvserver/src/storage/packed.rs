@@ -45,7 +45,8 @@ impl Packed {
         if end + value.len() + until.map_or(0, |_| UNTIL) != whole {
             return false;
         }
-        let length = (self.length() & !DATED) | until.map_or(0, |_| DATED);
+        // From where the key ends, and not from the old one, which may be damaged.
+        let length = u32::try_from(end - HEAD).unwrap_or(DATED - 1) | until.map_or(0, |_| DATED);
         self.0[SUM..HEAD].copy_from_slice(&length.to_le_bytes());
         let (value_place, until_place) = self.0[end..].split_at_mut(value.len());
         value_place.copy_from_slice(value);
@@ -172,7 +173,12 @@ mod tests {
                 assert!(!damaged.is_sound(), "bit {bit}");
                 let (key, held) = (damaged.key().len(), damaged.held());
                 assert!(key + held.value.len() + HEAD <= damaged.0.len());
-                damaged.rewrite(value.as_bytes(), until);
+                for (value, until) in [(value, until), ("12345678", None), ("", Some(9))] {
+                    let mut again = damaged.clone();
+                    if again.key() == whole.key() && again.rewrite(value.as_bytes(), until) {
+                        assert_eq!(again.0, Packed::new(whole.key(), value.as_bytes(), until).0, "bit {bit}");
+                    }
+                }
             }
         }
     }

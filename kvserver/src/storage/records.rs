@@ -8,6 +8,7 @@
 //! The order of the records is that of their tags, and of their keys where those are the same. It depends on nothing but
 //! the keys, so that whoever goes through the records can go on anywhere, at any server and at any time.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
@@ -77,14 +78,28 @@ impl Records {
         if first.key() == key { Some(first) } else { self.twins.get(&tag)?.get(key) }
     }
 
-    /// The record with this key, to be written over; None as well where it is a twin.
-    pub(super) fn first_mut(&mut self, key: &[u8]) -> Option<&mut Packed> {
-        self.first.get_mut(&tag_of(key)).filter(|first| first.key() == key)
+    /// Sets what a key holds, where its record lies if that is as long as the new one; returns the length of its value and its
+    /// deadline until then, if there was one.
+    pub(super) fn set(&mut self, key: &[u8], value: &[u8], until: Option<u64>) -> Option<(usize, Option<u64>)> {
+        let old = |record: &Packed| (record.value().len(), record.until());
+        match self.first.entry(tag_of(key)) {
+            Entry::Vacant(place) => {
+                place.insert(Packed::new(key, value, until));
+                None
+            }
+            Entry::Occupied(mut first) if first.get().key() == key => {
+                let (old, first) = (Some(old(first.get())), first.get_mut());
+                if !first.rewrite(value, until) {
+                    *first = Packed::new(key, value, until);
+                }
+                old
+            }
+            Entry::Occupied(_) => self.replace(Packed::new(key, value, until)).as_ref().map(old),
+        }
     }
 
     /// Puts a record in; returns the one with its key that was there.
     pub(super) fn replace(&mut self, record: Packed) -> Option<Packed> {
-        use std::collections::btree_map::Entry;
         let tag = tag_of(record.key());
         let mut first = match self.first.entry(tag) {
             Entry::Vacant(place) => {
@@ -224,6 +239,13 @@ mod tests {
                 let key = &keys[usize::from(which) % keys.len()];
                 match what % 4 {
                     0 => prop_assert_eq!(records.take(key).map(|old| old.value()[0]), naive.remove(key)),
+                    1 | 2 if what < 200 => {
+                        let until = (what % 3 == 0).then_some(7);
+                        let old = records.set(key, &[value], until);
+                        prop_assert_eq!(old.is_some(), naive.insert(key.clone(), value).is_some());
+                        prop_assert!(old.is_none_or(|(length, _)| length == 1));
+                        prop_assert_eq!(records.get(key).and_then(Packed::until), until);
+                    }
                     1 if what > 250 => {
                         records.retain(|record| record.value()[0] % 2 == 0);
                         naive.retain(|_, value| *value % 2 == 0);

@@ -1,9 +1,9 @@
 //! Redis clients: RESP2 and RESP3 on the client port.
 //!
 //! [`table`] says which commands there are, [`plan`] what those about keys ask for, [`owed`] what is under way for them and
-//! the replies made of it, [`writes`] how writes are begun; [`connection`] and [`server`] answer the others at once. What this server holds is read here and
-//! at once, what it coordinates written here; all else goes to the relay, which also takes what this server refuses. So no
-//! client ever hears MOVED, and a failover is a pause.
+//! the replies made of it, [`writes`] how writes are begun; [`connection`] and [`server`] answer the others at once. What this
+//! server holds is read here and at once, what it coordinates written here; all else goes to the relay, which also takes what
+//! this server refuses. So no client ever hears MOVED, and a failover is a pause.
 //!
 //! Differences from Redis are in `docs/redis.md`.
 

@@ -16,7 +16,7 @@ use crate::replica::{Lasting, Refusal, Reply, Token};
 const TASK: usize = 256;
 const OVERTAKEN: &str = "a later write of this connection to the same key was executed first";
 
-/// A request's tasks: one, as a rule.
+/// A request's tasks: one, unless it is about several keys or a run.
 pub(super) type Tasks = SmallVec<[Task; 1]>;
 
 /// See the module.
@@ -42,7 +42,7 @@ pub(in crate::client_port) struct Task {
     /// The relay has it; its answer is the last.
     pub(super) relayed: bool,
     pub(super) doubt: bool,
-    pub(super) reply: Option<Reply>,
+    pub(in crate::client_port) reply: Option<Reply>,
 }
 
 /// What the reply looks like.
@@ -119,23 +119,23 @@ impl Task {
     pub(in crate::client_port) fn is_relayed_write(&self) -> bool {
         self.relayed && self.job.is_write()
     }
-
-    /// Whether an answer from this server is still to come.
-    pub(in crate::client_port) fn is_out(&self) -> bool {
-        self.reply.is_none() && !self.relayed
-    }
 }
 
 impl Owed {
     /// Nothing is answered yet.
     pub(super) fn new(proto: Proto, shape: Shape, tasks: Tasks) -> Owed {
-        let cost = tasks.iter().map(|task| TASK + task.job.size()).sum();
+        let cost = Owed::cost_of(tasks.len(), tasks.iter().map(|task| task.job.size()).sum());
         Owed { proto, shape, missing: tasks.len(), tasks, cost }
     }
 
     /// What so many tasks with so many bytes take.
     pub(super) fn cost_of(tasks: usize, bytes: usize) -> usize {
         TASK * tasks + bytes
+    }
+
+    /// Whether it is a run of requests, which may write a key more than once. A request's own keys are different ones.
+    pub(in crate::client_port) fn is_run(&self) -> bool {
+        matches!(self.shape, Shape::Each)
     }
 
     /// Whether it only reads.
@@ -210,11 +210,11 @@ impl Owed {
         true
     }
 
-    /// The reply, once nothing is missing.
+    /// The reply, or a run's replies, once nothing is missing.
     pub(in crate::client_port) fn encode(&self, bytes: &mut bytes::BytesMut) {
         let mut out = Out::new(bytes, self.proto);
         let replies = || self.tasks.iter().filter_map(|task| task.reply.as_ref());
-        if let Shape::Each = self.shape {
+        if self.is_run() {
             return replies().for_each(|reply| match failure(reply) {
                 Some(failed) => out.error(&failed),
                 None => self.shape.one(reply, &mut out),

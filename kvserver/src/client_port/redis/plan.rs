@@ -1,6 +1,7 @@
 //! What a command about keys asks for: its arguments, checked and turned into reads and writes. Pure.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
 use common::blob::Blob;
@@ -24,7 +25,7 @@ pub(super) enum Plan<'a> {
     ReadAll(Shape),
     /// Write.
     Write(Bytes, What, Shape),
-    /// Write several keys.
+    /// Write several keys, all different.
     WriteAll(Vec<(Bytes, What)>, Shape),
 }
 
@@ -71,13 +72,18 @@ pub(super) fn plan<'a>(
         Run::Expire { millis, date } => write(key, expire(args, millis, date, wall(), command.name)?, Shape::Changed),
         Run::Persist => write(key, What::Update(Update::Persist), Shape::Changed),
         Run::Del if args.len() > MOST_KEYS + 1 => return Err(too_many(args.len() - 1)),
-        Run::Del => Plan::WriteAll(args.from(1).map(|key| (bytes(key), What::Delete)).collect(), Shape::Deleted),
+        Run::Del => {
+            let keys: BTreeSet<&[u8]> = args.from(1).collect();
+            Plan::WriteAll(keys.into_iter().map(|key| (bytes(key), What::Delete)).collect(), Shape::Deleted)
+        }
         Run::MSet if args.len().is_multiple_of(2) => {
             return Err("ERR wrong number of arguments for 'mset' command".into());
         }
         Run::MSet => {
-            let pairs = (1..args.len()).step_by(2).map(|at| put(args.get(at), args.get(at + 1)));
-            Plan::WriteAll(pairs.collect(), Shape::Stored)
+            // Of a key that is named twice the last value counts.
+            let pairs: BTreeMap<&[u8], &[u8]> =
+                (1..args.len()).step_by(2).map(|at| (args.get(at), args.get(at + 1))).collect();
+            Plan::WriteAll(pairs.into_iter().map(|(key, value)| put(key, value)).collect(), Shape::Stored)
         }
         _ => return Ok(None),
     };

@@ -305,30 +305,53 @@ fn each_set_of_a_run_has_a_reply_of_its_own() {
 }
 
 #[test]
-fn of_one_requests_writes_of_a_key_the_last_one_counts() {
-    use crate::replica::{Refusal, Reply};
+fn a_key_that_a_command_names_twice_is_written_once() {
     let mut line = Line::new();
-    line.stub.hold();
-    line.say("MSET k 1 k 2");
-    line.stub.release(|answers| answers[0].1 = Reply::Refused(Refusal::WriteLocked));
-    let said = line.turn();
-    assert!(said.starts_with("-ERR unavailable, nothing was executed: a later write"), "{said}");
-    assert_eq!((line.say("GET k"), line.stub.relayed()), ("$1\n2\n".to_owned(), 0));
+    assert_eq!(line.say("MSET k 1 other x k 2\nMGET k other\nDEL k k none"), "+OK\n*2\n$1\n2\n$1\nx\n:1\n");
+    assert_eq!(line.stub.writes().len(), 2 + 2);
+}
+
+#[test]
+fn a_write_that_comes_back_undone_waits_for_a_later_one_that_is_with_the_relay() {
+    use smallvec::smallvec;
+
+    use super::owed::{Owed, Shape, Task};
+    use crate::client_port::buffer::Buffer;
+    use crate::client_port::pending::Pending;
+    use crate::replica::{Refusal, Reply};
+    use common::blob::Blob;
+    use common::forward::{Job, What};
+    let mut pending = Pending::default();
+    for _ in 0..2 {
+        let job = Job::Write { key: Blob("k".into()), what: What::Put(Blob("v".into())) };
+        pending.owe(Owed::new(common::resp::Proto::Two, Shape::Set, smallvec![Task::new(1, job)]));
+    }
+    assert!(pending.order(1, 9).is_some(), "with the relay, as its slot has moved meanwhile");
+    pending.settle(0, Reply::Refused(Refusal::NotResponsible));
+    assert!(pending.redo(9).is_empty(), "it would be executed behind the later one");
+    pending.settle(1, Reply::Written(common::Outcome::Created));
+    assert!(pending.redo(9).is_empty(), "it is too late");
+    let mut out = Buffer::default();
+    pending.flush(Dialect::Uoft, &mut out, 1000);
+    let said = String::from_utf8_lossy(out.rest()).into_owned();
+    assert!(said.starts_with("-ERR unavailable, nothing was executed: a later write") && said.ends_with("+OK\r\n"));
+    assert!(pending.is_empty() && pending.waiting() == 0 && pending.bytes() == 0);
 }
 
 #[test]
 fn no_more_is_under_way_than_is_allowed() {
     let mut line = Line::new();
     line.stub.hold();
-    let sets: String = (0..100).map(|number| format!("SET k{number} v\n")).collect();
-    line.say(&sets);
+    // Seven runs of eight fit behind the first, and seven of the next run, one by one.
+    let sets: String = (0..99).map(|number| format!("SET k{number} v\n")).collect();
+    line.say(&format!("INCR n\n{sets}"));
     assert_eq!((line.session.waiting(), line.stub.held()), (64, 64));
     line.stub.release(|_| ());
-    assert_eq!(line.turn(), "+OK\n".repeat(100));
-    // Few large ones, of which together there is no room for all.
+    assert_eq!(line.turn(), format!(":1\n{}", "+OK\n".repeat(99)));
+    // So many bytes: two whole runs, and of the third the first six.
     line.stub.hold();
-    line.say(&format!("SET k {}\n", "x".repeat(990)).repeat(30));
-    assert!((10..=16).contains(&line.stub.held()), "{}", line.stub.held());
+    line.say(&format!("SET k {}\n", "x".repeat(490)).repeat(30));
+    assert_eq!(line.stub.held(), 22);
     line.stub.release(|_| ());
     assert_eq!(line.turn(), "+OK\n".repeat(30));
 }

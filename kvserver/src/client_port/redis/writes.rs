@@ -17,9 +17,6 @@ use crate::relay::Once;
 use crate::replica::{Token, Write};
 use crate::slot_of;
 
-/// What is begun of a request that writes, or of a run of them.
-type Writes = SmallVec<[Option<Write>; Position::AT_ONCE]>;
-
 impl Session {
     /// Writes a key.
     pub(super) fn store_one<B: Serves>(&mut self, key: Bytes, what: What, shape: Shape, call: &Call<'_, B>) -> bool {
@@ -29,13 +26,13 @@ impl Session {
         }
         self.counts.writes += 1;
         let task = Task::of(hash, key, what, call);
-        let (index, write) = (self.pending.next_index(), task.write());
+        let (index, behind, write) = (self.pending.next_index(), self.pending.is_relayed(hash), task.write());
         self.pending.owe(Owed::new(self.redis.proto, shape, smallvec![task]));
-        self.begin(index, hash, write, call);
+        self.begin(index, write, behind, call);
         true
     }
 
-    /// Writes keys, each on its own.
+    /// Writes keys, each on its own. They must be different ones.
     pub(super) fn store<B: Serves>(&mut self, all: Vec<(Bytes, What)>, shape: Shape, call: &Call<'_, B>) -> bool {
         if all.iter().any(|(key, _)| self.pending.conflicts(Kind::Write, xxh3_64(key))) {
             return false;
@@ -70,22 +67,26 @@ impl Session {
     fn store_all<B: Serves>(&mut self, tasks: Tasks, positions: &[Position], shape: Shape, call: &Call<'_, B>) {
         self.counts.writes += tasks.len() as u64;
         let base = self.pending.next_index();
-        let writes: Writes = tasks.iter().map(Task::write).collect();
-        let hashes: SmallVec<[u64; Position::AT_ONCE]> = tasks.iter().map(|task| task.hash).collect();
-        self.pending.owe(Owed::new(self.redis.proto, shape, tasks));
+        // A command may have thousands, all of different keys: asked before they are owed, so that nothing goes through all of
+        // them for each.
+        let asked = |task: &Task| (task.hash, self.pending.is_relayed(task.hash), task.write());
+        let writes: SmallVec<[_; Position::AT_ONCE]> = tasks.iter().map(asked).collect();
+        let owed = Owed::new(self.redis.proto, shape, tasks);
+        let run = owed.is_run();
+        self.pending.owe(owed);
         let mut positions = positions.iter();
-        for ((index, hash), write) in (base..).zip(hashes).zip(writes) {
+        for (index, (hash, behind, write)) in (base..).zip(writes) {
             if let (Some(write), Some(position)) = (&write, positions.next()) {
                 slot_of::remember(&write.key, *position);
             }
-            self.begin(index, hash, write, call);
+            self.begin(index, write, behind || (run && self.pending.is_relayed(hash)), call);
         }
     }
 
-    /// Begins a write that is owed: here, unless it belongs elsewhere or behind another of its key that does.
-    fn begin<B: Serves>(&mut self, index: u64, hash: u64, write: Option<Write>, call: &Call<'_, B>) {
+    /// Begins a write that is owed: here, unless it belongs elsewhere or `behind` another of its key that does.
+    fn begin<B: Serves>(&mut self, index: u64, write: Option<Write>, behind: bool, call: &Call<'_, B>) {
         match write {
-            Some(write) if !self.pending.is_relayed(hash) && call.backend.coordinates(&write.key) => {
+            Some(write) if !behind && call.backend.coordinates(&write.key) => {
                 call.backend.write(call.now, write, Token { conn: call.conn, index });
             }
             _ => self.relay(index, call),

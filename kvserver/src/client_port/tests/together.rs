@@ -37,7 +37,10 @@ fn redis_request(random: &mut fastrand::Rng) -> String {
         17..19 => bulk(&["get", &format!("later{key}")]),
         19..28 => bulk(&["SET", &key, &"v".repeat(random.usize(0..300))]),
         28 => bulk(&["set", &"x".repeat(random.usize(40..70)), "v"]),
-        29 => bulk(&["SET", &format!("far{key}"), "v"]),
+        29 => {
+            let trouble = ["far", "locked", "down", "lost"][random.usize(0..4)];
+            bulk(&["SET", &format!("{trouble}{key}"), "v"])
+        }
         30 => bulk(&["SET", &key, "v", "NX"]),
         31 => bulk(&["STRLEN", &key]),
         32 => bulk(&["MGET", "k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7", "k8", "k9"]),
