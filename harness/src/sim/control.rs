@@ -26,7 +26,7 @@ impl World {
             boot: server.boot,
             meta: process.topology.version,
             highest_epoch: highest.unwrap_or(Epoch(0)),
-            disk_stalled: process.sync.is_some_and(|sync| now - sync.since > 2_000_000),
+            disk_stalled: process.writes.sync.is_some_and(|sync| now - sync.since > 2_000_000),
         };
         let inc = server.inc;
         if server.cluster.is_some() {

@@ -501,7 +501,7 @@ impl World {
         }
         if mood == Mood::Well {
             let inc = self.servers[s].inc;
-            if let Some(sync) = self.servers[s].process.as_ref().and_then(|process| process.sync) {
+            if let Some(sync) = self.servers[s].process.as_ref().and_then(|process| process.writes.sync) {
                 self.queue.at(self.now + 500, Event::Synced { server: s, inc, number: sync.number });
             }
             self.start_sync(s);

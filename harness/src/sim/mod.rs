@@ -35,6 +35,7 @@ mod rot;
 mod routed;
 mod server;
 mod stats;
+mod syncs;
 mod trace;
 mod walls;
 mod wire;

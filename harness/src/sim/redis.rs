@@ -63,7 +63,8 @@ impl World {
             16..17 => Word::Take,
             _ => Word::Increment,
         };
-        let count = if word == Word::Set && self.rng.bool() { self.rng.usize(2..=MOST_AT_ONCE) } else { 1 };
+        let several = word == Word::Set && !self.options.plain && self.extra.bool();
+        let count = if several { self.extra.usize(2..=MOST_AT_ONCE) } else { 1 };
         let (mut bytes, mut current) = (BytesMut::new(), VecDeque::new());
         for _ in 0..count {
             let key = self.rng.u32(0..self.plan.keys);

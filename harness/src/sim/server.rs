@@ -13,8 +13,6 @@ use kvserver::client_port::session::Session;
 use kvserver::node::desk::Desk;
 use kvserver::node::topology::Topology;
 use kvserver::replica::{Action, Event as Happening, Moved, Replica, Setup, Token, Traffic};
-use kvserver::storage::Record;
-use kvserver::storage::codec::put_record;
 
 use super::ambush::Moment;
 use super::clock::Clock;
@@ -23,13 +21,9 @@ use super::questions::Answering;
 use super::queue::Event;
 use super::relays::Relays;
 use super::routed::EPOCH;
+use super::syncs::Writes;
 use super::wire::{Party, Wire};
 use super::world::World;
-
-/// What one in so many syncs has covered is told later,
-const LEFT: u8 = 8;
-/// and before so many microseconds have passed.
-const LATEST: u64 = 3_000;
 
 /// A machine.
 #[derive(Debug)]
@@ -95,15 +89,7 @@ pub(super) struct Process {
     pub(super) marks: Vec<u64>,
     /// Ticks in a row that did not move the deadline they were for: a core that asks for those is in a loop.
     hot: u32,
-    /// Journal records on their way to the disk, and the highest mark of each slot among them.
-    queue: Vec<u8>,
-    queue_marks: BTreeMap<Slot, u64>,
-    /// The same for the fsync under way.
-    flight_marks: BTreeMap<Slot, u64>,
-    pub(super) sync: Option<Sync>,
-    syncs: u64,
-    /// A checkpoint is under way: the journal has been rotated for it.
-    checkpointing: bool,
+    pub(super) writes: Writes,
     pub(super) topology: Topology,
     pub(super) sessions: BTreeMap<u32, Session>,
     pub(super) conn: Option<u64>,
@@ -126,13 +112,6 @@ pub(super) struct Process {
     pub(super) stopping: bool,
     /// What waits to be asked of the ECS: asks of a moment travel together.
     asks: Vec<Ask>,
-}
-
-/// An fsync under way.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sync {
-    pub(super) number: u64,
-    pub(super) since: u64,
 }
 
 impl Server {
@@ -256,12 +235,7 @@ impl World {
             marks: vec![0; usize::from(record.slots)],
             tick: None,
             hot: 0,
-            queue: Vec::new(),
-            queue_marks: BTreeMap::new(),
-            flight_marks: BTreeMap::new(),
-            sync: None,
-            syncs: 0,
-            checkpointing: false,
+            writes: Writes::default(),
             topology: Topology::new(record.slots),
             sessions: BTreeMap::new(),
             conn: None,
@@ -350,9 +324,9 @@ impl World {
         if power {
             server.files.power_cut(&mut self.rng);
             server.clock.reboot(self.now, &mut self.rng);
-        } else if !process.queue.is_empty() && server.mood != Mood::Full && self.rng.bool() {
-            let torn = self.rng.usize(..=process.queue.len());
-            server.files.write_group(&process.queue, Some(torn));
+        } else if !process.writes.queue.is_empty() && server.mood != Mood::Full && self.rng.bool() {
+            let torn = self.rng.usize(..=process.writes.queue.len());
+            server.files.write_group(&process.writes.queue, Some(torn));
         }
         server.files.close();
         server.paused = false;
@@ -532,100 +506,6 @@ impl World {
             process.tick = Some(at);
             self.queue.at(at, Event::Tick { server: s, inc });
         }
-    }
-
-    // ---- the journal ----
-
-    fn append(&mut self, s: usize, record: Record) {
-        self.checks.journaled(s, &record);
-        self.stats.journaled(&record);
-        self.trace.slot(self.now, record.slot, || format!("s{s} slot {} journals {:?}", record.slot, record.change));
-        let Some(process) = self.servers[s].process.as_mut() else { return };
-        put_record(&mut process.queue, &record);
-        process.queue_marks.insert(record.slot, record.mark);
-        self.start_sync(s);
-    }
-
-    /// Writes what waits and begins an fsync, unless one is under way or the disk is full.
-    pub(super) fn start_sync(&mut self, s: usize) {
-        let now = self.now;
-        let server = &mut self.servers[s];
-        let Some(process) = server.process.as_mut() else { return };
-        if process.sync.is_some() || process.queue.is_empty() || server.mood == Mood::Full {
-            return;
-        }
-        server.files.write_group(&process.queue, None);
-        process.queue.clear();
-        process.flight_marks = std::mem::take(&mut process.queue_marks);
-        process.syncs += 1;
-        let number = process.syncs;
-        process.sync = Some(Sync { number, since: now });
-        if let Some(takes) = server.mood.fsync(&mut self.rng) {
-            self.queue.at(now + takes, Event::Synced { server: s, inc: server.inc, number });
-        }
-    }
-
-    pub(super) fn synced(&mut self, s: usize, number: u64) {
-        let server = &mut self.servers[s];
-        let Some(process) = server.process.as_mut() else { return };
-        if process.sync.is_none_or(|sync| sync.number != number) {
-            return;
-        }
-        process.sync = None;
-        server.files.sync();
-        let inc = server.inc;
-        let left = self.extra.u8(0..LEFT) == 0;
-        for (slot, mark) in std::mem::take(&mut process.flight_marks) {
-            if left {
-                let late = self.now + self.extra.u64(1..LATEST);
-                self.queue.at(late, Event::Covered { server: s, inc, slot, mark });
-            } else {
-                self.handle(s, slot, Happening::Durable { mark });
-            }
-        }
-        self.start_sync(s);
-    }
-
-    /// A checkpoint is due: first the journal goes on in a new segment, then all slots are written.
-    pub(super) fn checkpoint(&mut self, s: usize) {
-        let (now, inc) = (self.now, self.servers[s].inc);
-        let server = &mut self.servers[s];
-        let Some(process) = server.process.as_mut() else { return };
-        let safe = self.healed || self.now < self.calm_until;
-        if !process.checkpointing {
-            let idle = process.sync.is_none() && process.queue.is_empty() && server.mood != Mood::Full;
-            if idle {
-                process.checkpointing = true;
-                let stop = (!self.options.plain && !safe && self.extra.u8(0..40) == 0).then(|| self.extra.u64(0..6));
-                if !server.files.rotate(stop) {
-                    return self.dies_writing(s, "deaths in a rotation");
-                }
-            }
-            let soon = if idle { self.rng.u64(100..30_000) } else { self.rng.u64(300..3_000) };
-            return self.queue.at(now + soon, Event::Checkpoint { server: s, inc });
-        }
-        process.checkpointing = false;
-        let stop = (!safe && self.rng.u8(0..16) == 0).then(|| self.rng.u64(0..30));
-        let images = process.replicas.iter().map(|replica| (replica.slot(), replica.image()));
-        let done = server.files.checkpoint(images, (server.node, server.store), stop);
-        self.trace.line(now, || format!("s{s} writes a checkpoint{}", if done { "" } else { " and dies of it" }));
-        if done {
-            if self.rng.u8(0..6) == 0 {
-                self.servers[s].kept = Some(self.servers[s].files.copied());
-            }
-            self.stats.bump("checkpoints");
-            let next = now + self.rng.u64(self.plan.checkpoints.clone());
-            self.queue.at(next, Event::Checkpoint { server: s, inc });
-        } else {
-            self.dies_writing(s, "deaths in a checkpoint");
-        }
-    }
-
-    fn dies_writing(&mut self, s: usize, how: &'static str) {
-        self.stats.bump(how);
-        let power = self.rng.bool();
-        self.stop_server(s, power);
-        self.start_later(s, 20_000..600_000);
     }
 
     // ---- beacons ----
