@@ -33,11 +33,18 @@ impl Resp {
     /// # Errors
     /// The connection is gone or silent, or what came is no reply.
     pub fn ask(&mut self, command: &str) -> io::Result<String> {
-        let words: Vec<&str> = command.split(' ').collect();
-        let mut bytes = format!("*{}\r\n", words.len());
-        words.iter().for_each(|word| bytes.push_str(&format!("${}\r\n{word}\r\n", word.len())));
-        self.reader.get_mut().write_all(bytes.as_bytes())?;
+        self.reader.get_mut().write_all(encoded(command).as_bytes())?;
         self.reply()
+    }
+
+    /// The replies to commands that are sent at once.
+    ///
+    /// # Errors
+    /// As [`Resp::ask`].
+    pub fn ask_all(&mut self, commands: &[String]) -> io::Result<Vec<String>> {
+        let bytes: String = commands.iter().map(|command| encoded(command)).collect();
+        self.reader.get_mut().write_all(bytes.as_bytes())?;
+        commands.iter().map(|_| self.reply()).collect()
     }
 
     fn reply(&mut self) -> io::Result<String> {
@@ -67,4 +74,11 @@ impl Resp {
             _ => Err(nonsense()),
         }
     }
+}
+
+fn encoded(command: &str) -> String {
+    let words: Vec<&str> = command.split(' ').collect();
+    let mut bytes = format!("*{}\r\n", words.len());
+    words.iter().for_each(|word| bytes.push_str(&format!("${}\r\n{word}\r\n", word.len())));
+    bytes
 }

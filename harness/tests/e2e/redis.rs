@@ -174,6 +174,47 @@ fn a_dead_coordinator_is_a_pause_to_clients_of_other_servers() {
 }
 
 #[test]
+fn a_pipelines_writes_of_a_key_keep_their_order_through_failovers() {
+    const AT_ONCE: usize = 20;
+    let mut cluster = Cluster::start(NODE, 3, Options::default());
+    let mut own = Resp::connect(&cluster.address(1)).expect("it listens");
+    let (mut number, mut last) = (0, [0; 6]);
+    let mut write = |own: &mut Resp| {
+        let mut set = || {
+            let key = fastrand::usize(0..last.len());
+            number += 1;
+            last[key] = number;
+            format!("SET order{key} {number}")
+        };
+        let sets: Vec<String> = (0..AT_ONCE).map(|_| set()).collect();
+        for (set, reply) in sets.iter().zip(own.ask_all(&sets).expect("replies")) {
+            // The only one that need not be executed is one of which the key's later write was quicker.
+            assert!(reply == "OK" || reply.contains("a later write of this connection"), "{set}: {reply}");
+        }
+        let gets: Vec<String> = (0..last.len()).map(|key| format!("GET order{key}")).collect();
+        assert_eq!(own.ask_all(&gets).expect("replies"), last.map(written));
+    };
+    for victim in [2, 3] {
+        std::thread::scope(|scope| {
+            let fate = scope.spawn(|| {
+                cluster.kill9(victim);
+                cluster.healed(2, HEAL);
+                cluster.restart(victim);
+                cluster.settled(3, HEAL);
+            });
+            while !fate.is_finished() {
+                write(&mut own);
+            }
+        });
+    }
+}
+
+/// What a key holds that was last set to this number; 0: never.
+fn written(number: u32) -> String {
+    if number == 0 { "nil".to_owned() } else { number.to_string() }
+}
+
+#[test]
 fn a_deadline_survives_a_failover_and_a_restart_of_everything() {
     let mut cluster = Cluster::start(NODE, 3, Options::default());
     let mut first = Resp::connect(&cluster.address(1)).expect("it listens");
