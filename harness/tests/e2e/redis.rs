@@ -178,10 +178,10 @@ fn a_pipelines_writes_of_a_key_keep_their_order_through_failovers() {
     const AT_ONCE: usize = 20;
     let mut cluster = Cluster::start(NODE, 3, Options::default());
     let mut own = Resp::connect(&cluster.address(1)).expect("it listens");
-    let (mut number, mut last) = (0, [0; 6]);
+    let (mut number, mut last, mut rng) = (0, [0; 6], fastrand::Rng::with_seed(1));
     let mut write = |own: &mut Resp| {
         let mut set = || {
-            let key = fastrand::usize(0..last.len());
+            let key = rng.usize(0..last.len());
             number += 1;
             last[key] = number;
             format!("SET order{key} {number}")

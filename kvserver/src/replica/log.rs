@@ -22,6 +22,10 @@ const RECENT_BYTES: usize = 10 << 10;
 /// The same while a walk needs them; beyond it the walk starts over.
 const PINNED_BYTES: usize = 16 << 20;
 
+/// Keys and values that together have no more bytes than this may share their memory with others; whoever keeps an entry
+/// copies it then.
+pub const SHARED: usize = 4 << 10;
+
 #[derive(Debug)]
 pub(super) struct Log {
     slot: Slot,
@@ -315,9 +319,8 @@ fn kept_bytes(view: &View) -> usize {
 /// The same entry, holding no more memory than it weighs: small ones of a pipeline share an allocation
 /// (`client_port/redis/writes.rs`), which is no matter for as long as they are uncommitted.
 fn on_its_own(mut entry: Entry) -> Entry {
-    const SMALL: usize = 4 << 10;
     if let Op::Put { key, value } = &mut entry.op
-        && key.len() + value.len() <= SMALL
+        && key.len() + value.len() <= SHARED
     {
         (*key, *value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
     }

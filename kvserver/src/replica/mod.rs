@@ -42,6 +42,7 @@ use self::coordinator::{Coordinator, Ctx, Pace};
 use self::follower::{Author, Follower};
 use self::lease::Leases;
 use self::log::Log;
+pub use self::log::SHARED;
 use self::parked::Parked;
 use self::progress::is_answer;
 use self::reading::Leave;

@@ -146,7 +146,7 @@ fn write<'a>(key: &[u8], what: What, shape: Shape) -> Plan<'a> {
 }
 
 /// Beyond this, keys and values have allocations of their own: one that is kept for longer would hold the others in memory.
-pub(super) const LARGE: usize = 4 << 10;
+pub(super) const LARGE: usize = crate::replica::SHARED;
 
 /// The commonest write of all: key and value share an allocation, but for large values.
 pub(super) fn put(key: &[u8], value: &[u8]) -> (Bytes, What) {

@@ -24,11 +24,7 @@ impl Session {
         if self.pending.conflicts(Kind::Write, hash) {
             return false;
         }
-        self.counts.writes += 1;
-        let task = Task::of(hash, key, what, call);
-        let (index, behind, write) = (self.pending.next_index(), self.pending.is_relayed(hash), task.write());
-        self.pending.owe(Owed::new(self.redis.proto, shape, smallvec![task]));
-        self.begin(index, write, behind, call);
+        self.store_all(smallvec![Task::of(hash, key, what, call)], &[], shape, call);
         true
     }
 
